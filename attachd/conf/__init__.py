@@ -1,0 +1,103 @@
+"""attachd's options: one file a group, a ConfigOpts handed around, never the global one.
+
+A group's file holds its ``GROUP`` and its ``OPTS``; the daemon's assembly reads the values and
+hands them to constructors, so no room behind it knows of oslo.config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from types import ModuleType
+
+from oslo_config import cfg
+from oslo_log import log
+
+from attachd.conf import api, cinder, default, guest, host
+from attachd.errors import AttachdError, Code
+
+DEFAULT_FILE = Path("/etc/attachd/attachd.conf")
+GROUPS: tuple[ModuleType, ...] = (default, api, cinder, guest, host)
+
+
+def new_config() -> cfg.ConfigOpts:
+    """A ConfigOpts with every option of attachd registered and nothing read yet."""
+    config = cfg.ConfigOpts()
+    log.register_options(config)
+    for group in GROUPS:
+        config.register_opts(group.OPTS, group=group.GROUP)
+    return config
+
+
+def load(arguments: Sequence[str], *, files: Iterable[Path] | None = None) -> cfg.ConfigOpts:
+    """Read the configuration; raise config-invalid naming the file, the group and the option."""
+    config = new_config()
+    set_defaults()
+    try:
+        config(
+            list(arguments),
+            project="attachd",
+            prog="attachd",
+            default_config_files=[str(f) for f in files] if files is not None else _default_files(),
+        )
+        _read_every_value(config)
+    except cfg.ConfigFilesNotFoundError as exc:
+        raise _invalid(
+            str(exc), resolution="Create the file, or name another: --config-file."
+        ) from exc
+    except cfg.ConfigFilesPermissionDeniedError as exc:
+        raise _invalid(str(exc), resolution="Make the file readable for root.") from exc
+    except (cfg.ParseError, cfg.ConfigFileParseError) as exc:
+        raise _invalid(str(exc)) from exc
+    return config
+
+
+def _default_files() -> list[str]:
+    return [str(DEFAULT_FILE)] if DEFAULT_FILE.exists() else []
+
+
+def _read_every_value(config: cfg.ConfigOpts) -> None:
+    """oslo.config checks a value only when it is read: read all of them now, not in an attach."""
+    for module in GROUPS:
+        group = getattr(module.GROUP, "name", module.GROUP)
+        for opt in module.OPTS:
+            try:
+                config[group][opt.dest] if group != "DEFAULT" else config[opt.dest]
+            except (cfg.ConfigFileValueError, ValueError) as exc:
+                raise _invalid(
+                    f"[{group}] {opt.name} in {_files(config)}: {exc}",
+                    resolution=f"Set it to a value as described: {opt.help}",
+                ) from exc
+
+
+def _files(config: cfg.ConfigOpts) -> str:
+    return ", ".join(config.config_file or config.default_config_files or []) or "no file"
+
+
+def _invalid(
+    details: str, *, resolution: str = "Mend the file and start attachd again."
+) -> AttachdError:
+    return AttachdError(
+        Code.CONFIG_INVALID,
+        "The configuration can't be used.",
+        details=details,
+        resolution=resolution,
+        touched=False,
+    )
+
+
+def set_defaults() -> None:
+    """Quieten the libraries that talk a lot at INFO and DEBUG (and print request bodies)."""
+    log.set_defaults(
+        default_log_levels=[
+            *log.get_default_log_levels(),
+            "keystoneauth=WARN",
+            "openstack=WARN",
+            "urllib3=WARN",
+        ]
+    )
+
+
+def list_opts() -> list[tuple[object, list[cfg.Opt]]]:
+    """The entry point of oslo-config-generator: the sample file is made from this."""
+    return [(group.GROUP, [*group.OPTS, *getattr(group, "SAMPLE_OPTS", ())]) for group in GROUPS]

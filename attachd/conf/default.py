@@ -1,0 +1,49 @@
+"""[DEFAULT]: where attachd keeps its things, and how it works."""
+
+from __future__ import annotations
+
+from oslo_config import cfg
+
+GROUP = "DEFAULT"
+
+OPTS = [
+    cfg.StrOpt(
+        "state_path",
+        default="/var/lib/attachd",
+        help="Directory of the journal and the lock files; owned by the daemon's user.",
+    ),
+    cfg.StrOpt(
+        "user",
+        default="attachd",
+        help="The user that the daemon becomes once the privileged helper is forked. "
+        "It must be in libvirt's group.",
+    ),
+    cfg.IntOpt(
+        "workers",
+        default=8,
+        min=1,
+        max=64,
+        help="How many operations run at once. Each guest and each volume has one at a time.",
+    ),
+    cfg.IntOpt(
+        "lock_timeout",
+        default=600,
+        min=1,
+        help="Seconds that an operation waits for an earlier one on the same guest before it is "
+        "refused with guest-busy.",
+    ),
+    cfg.IntOpt(
+        "resume_interval",
+        default=30,
+        min=1,
+        help="Seconds between two tries to go on with operations that wait for Cinder, libvirt or "
+        "the host's storage to answer again. libvirt's return is noticed at once.",
+    ),
+    cfg.IntOpt(
+        "shutdown_timeout",
+        default=120,
+        min=1,
+        help="Seconds that a stopping daemon waits for what is under way. "
+        "What isn't finished by then is journalled and goes on at the next start.",
+    ),
+]

@@ -1,0 +1,285 @@
+"""The engine's facade: requests in, views out; workers, recovery, late news from guests."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from importlib.metadata import version
+
+from attachd.engine.claims import Claims
+from attachd.engine.progress import Progress
+from attachd.engine.reporting import event_view, operation_view
+from attachd.engine.runner import Rest, Runner
+from attachd.engine.views import Event, OperationView
+from attachd.errors import AttachdError, Code, Refused
+from attachd.journal.journal import Journal
+from attachd.journal.rows import OperationRow
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    OperationKind,
+    OperationState,
+    Request,
+)
+from attachd.operations import proofs
+from attachd.operations.attach import Attach
+from attachd.operations.detach import Detach
+from attachd.operations.ports import Cinder, Guests, Host
+from attachd.operations.steps import GuestName, Operation, VolumeName
+
+LOG = logging.getLogger(__name__)
+
+
+class Engine:
+    """Runs operations, each in a thread of its own, ``workers`` of them beyond their prechecks.
+
+    A thread waits for its guest's turn before it takes one of the workers' places, so that one busy
+    guest never holds up the others. ``resume_interval``: seconds between two tries to go on with
+    what waits for a world.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        claims: Claims,
+        cinder: Cinder,
+        host: Host,
+        guests: Guests,
+        workers: int,
+        resume_interval: float,
+    ) -> None:
+        self._journal = journal
+        self._claims = claims
+        self._cinder = cinder
+        self._host = host
+        self._guests = guests
+        self._places = threading.BoundedSemaphore(workers)
+        self._resume_interval = resume_interval
+        self._progress = Progress()
+        self._lock = threading.Lock()
+        self._threads: dict[str, threading.Thread] = {}
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._resumer = threading.Thread(target=self._resume_now_and_then, name="resumer")
+
+    # --- life -------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Bring every open operation to its end, now and whenever a world comes back."""
+        self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
+        self._guests.on_reachable(self._wake.set)
+        for row in self._journal.operations(open_only=True):
+            self._launch(row)
+        self._resumer.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Accept nothing more and wait ``timeout`` seconds for what is under way.
+
+        True where all of it rests; what doesn't is journalled, and goes on at the next start.
+        """
+        self._stopping.set()
+        self._wake.set()
+        deadline = time.monotonic() + timeout
+        if self._resumer.ident is not None:
+            self._resumer.join()
+        with self._lock:
+            threads = list(self._threads.values())
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in threads)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def submit(self, request: Request) -> OperationView:
+        """Journal a request and begin it. The same request id again gets the first one's view.
+
+        Raises shutting-down, journal-full, request-id-reused.
+        """
+        if self._stopping.is_set():
+            raise Refused(
+                Code.SHUTTING_DOWN,
+                "attachd is stopping.",
+                resolution="Ask again when it has started.",
+            )
+        row = self._journal.accept(str(uuid.uuid4()), request)
+        self._launch(row)
+        return self.operation(row.operation_id)
+
+    # --- views ------------------------------------------------------------------------------
+
+    def operation(self, operation_id: str) -> OperationView:
+        """One operation. Raises operation-not-found."""
+        return self._view(self._journal.operation(operation_id))
+
+    def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
+        """Operations, the newest first."""
+        return tuple(self._view(row) for row in self._journal.operations(open_only=open_only))
+
+    def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
+        """Live attachments, of one guest (name or id) or of all."""
+        records = self._journal.live_attachments()
+        return tuple(r for r in records if guest in (None, r.guest_id, r.guest_name))
+
+    def attachment(self, attachment_id: str) -> AttachmentRecord:
+        """One attachment, by Cinder's id or attachd's own. Raises attachment-not-found."""
+        return self._journal.attachment(attachment_id)
+
+    def wait(self, operation_id: str, *, after: int, timeout: float) -> tuple[Event, ...]:
+        """News of an operation behind number ``after``.
+
+        Waits ``timeout`` seconds at most for some, no longer than until the operation rests.
+        """
+
+        def ready() -> bool:
+            resting = self._journal.operation(operation_id).state.resting
+            return resting or bool(self._journal.events(operation_id, after=after))
+
+        self._progress.wait_for(ready, timeout)
+        return tuple(event_view(row) for row in self._journal.events(operation_id, after=after))
+
+    def health(self) -> Mapping[str, object]:
+        """How the daemon is."""
+        states = [row.state for row in self._journal.operations(open_only=True)]
+        attention = states.count(OperationState.NEEDS_ATTENTION)
+        return {
+            "status": "stopping" if self._stopping.is_set() else "ok",
+            "version": version("attachd"),
+            "operations_open": len(states),
+            "operations_needing_attention": attention,
+        }
+
+    # --- workers ----------------------------------------------------------------------------
+
+    def _launch(self, row: OperationRow) -> None:
+        """Drive an operation in a thread, unless one does already or it rests for good."""
+        with self._lock:
+            if row.operation_id in self._threads or not row.state.open:
+                return
+            thread = threading.Thread(
+                target=self._drive, args=(row,), name=f"operation-{row.operation_id}", daemon=True
+            )
+            self._threads[row.operation_id] = thread
+        thread.start()
+
+    def _drive(self, row: OperationRow) -> None:
+        try:
+            rest = self._run(row)
+            self._journal.rest(
+                row.operation_id, rest.state, problem=rest.problem, waiting_for=rest.waiting_for
+            )
+            LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
+        except Exception:  # the journal's own error, above all: nothing may be done without it
+            LOG.exception("%s: left as it stands, to be resumed", row.operation_id)
+        finally:
+            with self._lock:
+                self._threads.pop(row.operation_id, None)
+            self._progress.news()
+
+    def _run(self, row: OperationRow) -> Rest:
+        with ExitStack() as held:
+            if row.guest_id and row.volume_id:
+                refused = self._claim_again(row, held)
+                if refused is not None:
+                    return refused
+            self._journal.start(row.operation_id)
+            operation = self._operation_of(row, held)
+            held.callback(operation.close)
+            runner = Runner(
+                operation_id=row.operation_id,
+                operation=operation,
+                journal=self._journal,
+                news=self._progress.news,
+            )
+            return runner.run()
+
+    def _claim_again(self, row: OperationRow, held: ExitStack) -> Rest | None:
+        """A resumed operation takes what it had claimed; the mark is its own already."""
+        guest = GuestName(guest_id=row.guest_id or "", name=row.guest_name or "")
+        volume = VolumeName(volume_id=row.volume_id or "", name=row.volume_name or "")
+        try:
+            self._claim(row.operation_id, held, guest, volume)
+        except AttachdError as exc:
+            return Rest(state=OperationState.NEEDS_ATTENTION, problem=exc.problem)
+        return None
+
+    def _claim(
+        self, operation_id: str, held: ExitStack, guest: GuestName, volume: VolumeName
+    ) -> bool:
+        waited = self._claims.take(operation_id, guest, volume, held)
+        self._places.acquire()
+        held.callback(self._places.release)
+        return waited
+
+    def _operation_of(self, row: OperationRow, held: ExitStack) -> Operation:
+        kinds: dict[OperationKind, type[Attach] | type[Detach]] = {
+            OperationKind.ATTACH: Attach,
+            OperationKind.DETACH: Detach,
+        }
+        return kinds[row.request.kind](
+            operation_id=row.operation_id,
+            request=row.request,
+            record=self._journal.record(row.record_id) if row.record_id else None,
+            claim=partial(self._claim, row.operation_id, held),
+            cinder=self._cinder.for_request(row.global_request_id),
+            host=self._host,
+            guests=self._guests,
+            records=self._journal,
+        )
+
+    # --- going on by itself -----------------------------------------------------------------
+
+    def _resume_now_and_then(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._resume_interval)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._resume_what_waits()
+            except AttachdError as exc:
+                LOG.warning("Open operations can't be read now: %s", exc)
+
+    def _resume_what_waits(self) -> None:
+        """What waits for a world is tried again: it looks first, and rests again if it can't."""
+        for row in self._journal.operations(open_only=True):
+            if row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None:
+                self._launch(row)
+        self._finish_late_unplugs()
+
+    def _finish_late_unplugs(self) -> None:
+        """A guest that let go after the roll-back: its detach goes forward again.
+
+        An unplug that QEMU was asked for can't be withdrawn. The guest is looked at, too, and not
+        only waited for: its event may have come while nobody listened.
+        """
+        for record in self._journal.live_attachments():
+            if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
+                continue
+            guest = self._guests.get(record.guest_id)
+            if guest is None or proofs.guest_holds(guest, record.volume_id):
+                continue
+            LOG.info("Guest %s let go of volume %s late", guest.name, record.volume_id)
+            self.submit(_detach_of(record))
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _view(self, row: OperationRow) -> OperationView:
+        record = self._journal.record(row.record_id) if row.record_id else None
+        return operation_view(row, self._journal.events(row.operation_id), record)
+
+
+def _detach_of(record: AttachmentRecord) -> Request:
+    return Request(
+        kind=OperationKind.DETACH,
+        guest=record.guest_id,
+        volume=record.volume_id,
+        request_id=f"late-unplug-{uuid.uuid4()}",
+        bus=record.bus,
+        mode=record.mode,
+    )

@@ -1,0 +1,207 @@
+"""One operation to its end or its rest: intent, effect, outcome, step by step.
+
+The runner decides nothing: :func:`attachd.saga.plan.plan` does, from the history that the runner
+writes. A resumed operation starts with a look at the worlds, journalled as a resumption.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from attachd.errors import AttachdError, Code, Problem, World
+from attachd.journal.journal import Journal
+from attachd.model import AttachmentState, OperationState
+from attachd.operations.steps import Operation, Step
+from attachd.saga.history import Entry, Happening
+from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
+from attachd.saga.resumption import decide
+
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rest:
+    """How a run ended. ``waiting_for``: the operation can go on by itself when it is back."""
+
+    state: OperationState
+    problem: Problem | None = None
+    waiting_for: World | None = None
+
+
+class Runner:
+    """Runs one operation, once. ``news`` is called after each line that was journalled."""
+
+    def __init__(
+        self,
+        *,
+        operation_id: str,
+        operation: Operation,
+        journal: Journal,
+        news: Callable[[], None],
+    ) -> None:
+        self._id = operation_id
+        self._operation = operation
+        self._journal = journal
+        self._news = news
+        self._steps = {step.spec.name: step for step in operation.steps}
+        self._specs = tuple(step.spec for step in operation.steps)
+        self._history = list(journal.history(operation_id))
+        self._first_problem = self._journalled_problem()
+        self._last_error: AttachdError | None = None
+
+    def run(self) -> Rest:
+        """Drive the operation until it rests."""
+        try:
+            if self._history:
+                self._look("it is resumed")
+            while True:
+                action = plan(self._specs, self._history)
+                match action:
+                    case Do(step=spec, reason=reason):
+                        self._do(self._steps[spec.name], reason)
+                    case Undo(step=spec, reason=reason):
+                        self._undo(self._steps[spec.name], reason)
+                    case Look(reason=reason):
+                        self._look(reason)
+                    case Stop(reason=reason):
+                        return self._needs_attention(reason)
+                    case Finish(state=state):
+                        return self._finished(state)
+        except _CannotLookError as exc:
+            self._last_error = exc.error
+            return self._needs_attention("the worlds can't be looked at")
+
+    # --- do and undo ------------------------------------------------------------------------
+
+    def _do(self, step: Step, reason: str) -> None:
+        self._write(Happening.DO_INTENT, step, reason)
+        error = self._attempt(step.do, step)
+        if error is None:
+            self._write(Happening.DO_DONE, step, "it took effect")
+            return
+        self._first_problem = self._first_problem or error.problem
+        self._last_error = error
+        happening = Happening.DO_FAILED if error.touched else Happening.DO_UNTOUCHED
+        self._write(happening, step, error.problem.brief, error.problem)
+
+    def _undo(self, step: Step, reason: str) -> None:
+        if step.undo is None:
+            raise AssertionError(f"{step.spec.name} is undoable and has no undo")
+        self._write(Happening.UNDO_INTENT, step, reason)
+        error = self._attempt(step.undo, step)
+        if error is None:
+            self._write(Happening.UNDO_DONE, step, "it is proven gone")
+            return
+        self._last_error = error
+        self._write(Happening.UNDO_FAILED, step, error.problem.brief, error.problem)
+
+    def _attempt(self, verb: Callable[[], None], step: Step) -> AttachdError | None:
+        try:
+            verb()
+        except AttachdError as exc:
+            LOG.info("%s: %s: %s", self._id, step.spec.name, exc, exc_info=LOG.isEnabledFor(10))
+            return exc
+        except Exception as exc:  # a mistake of ours must be undone like any other failure
+            LOG.exception("%s: %s failed unexpectedly", self._id, step.spec.name)
+            return _unexpected(step, exc)
+        return None
+
+    # --- after a crash, or after a world was out of reach -----------------------------------
+
+    def _look(self, reason: str) -> None:
+        try:
+            seen = self._operation.look()
+        except AttachdError as exc:
+            raise _CannotLookError(exc) from exc
+        verdict = decide(self._operation.kind, self._specs, self._history, seen)
+        LOG.info("%s: %s: %s since %s", self._id, reason, verdict.happening, verdict.reason)
+        self._append(Entry(happening=verdict.happening), verdict.reason, None)
+
+    # --- rest -------------------------------------------------------------------------------
+
+    def _finished(self, state: OperationState) -> Rest:
+        if state is OperationState.DONE:
+            return Rest(state=state)
+        return Rest(state=state, problem=self._first_problem or _INTERRUPTED)
+
+    def _needs_attention(self, reason: str) -> Rest:
+        error = self._last_error
+        record = self._operation.record
+        if record is not None:
+            self._operation.record = replace(record, state=AttachmentState.NEEDS_ATTENTION)
+            self._journal.reserve(self._operation.record)
+        waiting_for = error.world if error is not None else None
+        return Rest(
+            state=OperationState.NEEDS_ATTENTION,
+            problem=self._what_is_left(reason, waiting_for),
+            waiting_for=waiting_for,
+        )
+
+    def _what_is_left(self, reason: str, waiting_for: World | None) -> Problem:
+        problem = self._last_error.problem if self._last_error else _INTERRUPTED
+        first = self._first_problem
+        lines = [problem.details, f"It stopped there: {reason}."]
+        if first is not None and first != problem:
+            lines.append(f"It went wrong first with {first}")
+        if waiting_for is not None:
+            resolution = (
+                f"attachd goes on by itself when {_WORLD_NAMES[waiting_for]} answers again."
+            )
+        else:
+            resolution = f"{problem.resolution} Then restart attachd, which goes on with it."
+        return replace(
+            problem,
+            details="\n".join(line for line in lines if line),
+            resolution=resolution.strip(),
+        )
+
+    # --- the journal ------------------------------------------------------------------------
+
+    def _journalled_problem(self) -> Problem | None:
+        events = self._journal.events(self._id)
+        return next((event.problem for event in events if event.problem), None)
+
+    def _write(
+        self, happening: Happening, step: Step, reason: str, problem: Problem | None = None
+    ) -> None:
+        self._append(Entry(happening=happening, step=step.spec.name), reason, problem)
+
+    def _append(self, entry: Entry, reason: str, problem: Problem | None) -> None:
+        self._journal.append(
+            self._id, entry, reason=reason, problem=problem, record=self._operation.record
+        )
+        self._history.append(entry)
+        self._news()
+
+
+class _CannotLookError(Exception):
+    """A world could not be looked at, so nothing can be decided now."""
+
+    def __init__(self, error: AttachdError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+_INTERRUPTED = Problem(
+    code=Code.INTERRUPTED,
+    brief="attachd was stopped in the middle of it.",
+    resolution="Ask for it again.",
+)
+
+_WORLD_NAMES = {
+    World.CINDER: "Cinder",
+    World.HOST: "the host's storage",
+    World.GUEST: "libvirt",
+    World.JOURNAL: "the journal",
+}
+
+
+def _unexpected(step: Step, exc: Exception) -> AttachdError:
+    return AttachdError(
+        Code.INTERNAL_ERROR,
+        f"attachd made a mistake in {step.spec.name}.",
+        details=type(exc).__name__,
+        resolution="See attachd's log (journalctl -u attachd) and report it.",
+    )

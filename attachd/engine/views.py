@@ -1,0 +1,77 @@
+"""What the engine shows of its operations: snapshots for readers, never handles to change one.
+
+Times are ISO 8601 in UTC. A view doesn't change after it was taken; take another one instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from attachd.errors import Problem
+from attachd.model import AttachmentRecord, OperationKind, OperationState, Request
+
+Direction = Literal["do", "undo"]
+
+StepState = Literal["running", "done", "failed", "untouched", "unknown"]
+"""``untouched``: it failed, and certainly changed nothing. ``unknown``: an intent whose outcome
+was never recorded, so it counts as still running elsewhere."""
+
+Phase = Literal["intent", "outcome", "state"]
+"""``intent`` and ``outcome`` are a step's; ``state`` is the operation's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepView:
+    """One run of a step, or of its undo. ``seconds`` is None until its outcome is recorded."""
+
+    name: str
+    world: str
+    direction: Direction
+    state: StepState
+    reason: str
+    started_at: str
+    finished_at: str | None = None
+    seconds: float | None = None
+    problem: Problem | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationView:
+    """An operation. Ids and names stay None until the prechecks have found what they stand for.
+
+    ``attachment`` is the record that the operation works on, as it is now.
+    """
+
+    operation_id: str
+    kind: OperationKind
+    state: OperationState
+    request: Request
+    created_at: str
+    global_request_id: str
+    guest_id: str | None = None
+    guest_name: str | None = None
+    volume_id: str | None = None
+    volume_name: str | None = None
+    attachment: AttachmentRecord | None = None
+    problem: Problem | None = None
+    steps: tuple[StepView, ...] = ()
+    started_at: str | None = None
+    finished_at: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that an operation recorded. ``seq`` rises within the operation, from 1.
+
+    ``step`` and ``direction`` are None for the operation's own changes of state. ``state`` is a
+    StepState for a step, and an OperationState for the operation.
+    """
+
+    seq: int
+    step: str | None
+    direction: Direction | None
+    phase: Phase
+    state: str
+    reason: str
+    at: str

@@ -1,0 +1,112 @@
+"""Opening journal.db: pragmas, migrations, and SQLite's errors in attachd's words."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from importlib import resources
+from pathlib import Path
+
+from attachd.errors import AttachdError, Code, World
+
+BUSY_TIMEOUT = 10.0
+"""Seconds that SQLite waits for another process's lock on the file."""
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Open journal.db (created with mode 0600), check it, bring its schema up to date.
+
+    Raises journal-unavailable: the file is damaged, newer than this program, or can't be written.
+    An older one is copied beside itself before it is migrated.
+    """
+    with translated("open the journal"):
+        path.touch(mode=0o600, exist_ok=True)
+        connection = sqlite3.connect(
+            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            _check(connection, path)
+            _migrate(connection, path)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def translated(doing: str) -> Iterator[None]:
+    """Turn SQLite's and the file system's errors into journal-unavailable or journal-full."""
+    try:
+        yield
+    except (sqlite3.Error, OSError) as exc:
+        if is_full(exc):
+            raise AttachdError(
+                Code.JOURNAL_FULL,
+                f"There is no room to {doing}.",
+                details=str(exc),
+                resolution="Free room on the journal's file system.",
+                touched=False,
+                world=World.JOURNAL,
+            ) from exc
+        raise unavailable(doing, str(exc)) from exc
+
+
+def unavailable(doing: str, details: str) -> AttachdError:
+    """The journal can't be used."""
+    return AttachdError(
+        Code.JOURNAL_UNAVAILABLE,
+        f"attachd could not {doing}.",
+        details=details,
+        resolution="See that the journal's directory is writable and its file whole. Move a "
+        "damaged file aside only after `attachctl list` and Cinder were compared by hand.",
+        touched=False,
+        world=World.JOURNAL,
+    )
+
+
+def is_full(exc: Exception) -> bool:
+    """Does this error say that the disk is full?"""
+    if isinstance(exc, sqlite3.Error):
+        return getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+    return isinstance(exc, OSError) and exc.errno in (28, 122)  # ENOSPC, EDQUOT
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise unavailable("trust the journal", f"{path} is damaged: {verdict}")
+
+
+def _migrations() -> list[tuple[int, str]]:
+    folder = resources.files("attachd.journal") / "migrations"
+    files = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    return [(int(name.split("_")[0]), (folder / name).read_text("utf-8")) for name in files]
+
+
+def _migrate(connection: sqlite3.Connection, path: Path) -> None:
+    version: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    migrations = _migrations()
+    newest = migrations[-1][0]
+    if version > newest:
+        raise unavailable(
+            "read the journal",
+            f"{path} has schema {version}; this attachd knows schemas up to {newest}",
+        )
+    if 0 < version < newest:
+        _keep_copy(connection, path.with_name(f"{path.name}.schema-{version}"))
+    for number, script in migrations:
+        if number > version:
+            connection.executescript(
+                f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;"
+            )
+
+
+def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
+    copy.touch(mode=0o600, exist_ok=True)
+    with closing(sqlite3.connect(copy)) as target:
+        connection.backup(target)

@@ -1,0 +1,368 @@
+"""The journal's verbs. Each returns when what it wrote is on the disk."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from attachd.errors import AttachdError, Code, Problem, Refused, World
+from attachd.journal.ballast import Ballast
+from attachd.journal.database import is_full, open_database, translated
+from attachd.journal.rows import (
+    EventRow,
+    OperationRow,
+    attachment_from,
+    attachment_values,
+    event_from,
+    operation_from,
+    problem_text,
+)
+from attachd.model import AttachmentRecord, OperationState, Request
+from attachd.saga.history import Entry
+
+LOG = logging.getLogger(__name__)
+
+_ALL_OPERATIONS = "SELECT * FROM operations ORDER BY created_at DESC"
+_OPEN_OPERATIONS = "SELECT * FROM open_operations ORDER BY created_at DESC"
+
+
+def utc_now() -> str:
+    """Now, as ISO 8601 in UTC with milliseconds."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+def uptime() -> float:
+    """Seconds since the host booted, suspended time included."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+class Journal:
+    """attachd's memory. Safe to use from any thread: one writer at a time."""
+
+    def __init__(self, *, path: Path, boot_id: str) -> None:
+        self._boot_id = boot_id
+        self._lock = threading.RLock()
+        self._ballast = Ballast(path=path.with_suffix(".ballast"))
+        self._db = open_database(path)
+
+    def close(self) -> None:
+        """Close the file. The journal can't be used afterwards."""
+        with self._lock:
+            self._db.close()
+
+    # --- operations -------------------------------------------------------------------------
+
+    def accept(self, operation_id: str, request: Request) -> OperationRow:
+        """Journal a new operation, room for all its rows secured before.
+
+        The same request again gets the first one's operation (law 8). Raises request-id-reused
+        where its content differs, journal-full where no room can be secured.
+        """
+        with self._lock:
+            earlier = self._operation_of_request(request.request_id)
+            if earlier is not None:
+                return _same(earlier, request)
+            with translated("secure room for a new operation"):
+                self._ballast.secure()
+            self._write(lambda: self._insert_operation(operation_id, request))
+            return self.operation(operation_id)
+
+    def operation(self, operation_id: str) -> OperationRow:
+        """One operation. Raises operation-not-found."""
+        row = self._one("SELECT * FROM operations WHERE operation_id = ?", operation_id)
+        if row is None:
+            raise Refused(
+                Code.OPERATION_NOT_FOUND,
+                f"There is no operation {operation_id}.",
+                resolution="List them: attachctl operation list",
+            )
+        return operation_from(row)
+
+    def operations(self, *, open_only: bool = False) -> tuple[OperationRow, ...]:
+        """All operations, the newest first."""
+        rows = self._all(_OPEN_OPERATIONS if open_only else _ALL_OPERATIONS)
+        return tuple(operation_from(row) for row in rows)
+
+    def start(self, operation_id: str) -> None:
+        """A worker drives the operation from now on; what stopped it before is forgotten."""
+        self._execute(
+            "UPDATE operations SET state = 'running', started_at = coalesce(started_at, ?), "
+            "problem = NULL, waiting_for = NULL, finished_at = NULL WHERE operation_id = ?",
+            utc_now(),
+            operation_id,
+        )
+
+    def claim(
+        self, operation_id: str, *, guest_id: str, guest_name: str, volume_id: str, volume_name: str
+    ) -> OperationRow | None:
+        """Set the busy mark of an operation on its guest's disk and its volume (law 5).
+
+        The open operation that holds the volume's mark already, and so prevented it; else None.
+        """
+        with self._lock:
+            holder = self._one(
+                "SELECT * FROM open_operations WHERE volume_id = ? AND operation_id != ? "
+                "ORDER BY created_at LIMIT 1",
+                volume_id,
+                operation_id,
+            )
+            if holder is not None:
+                return operation_from(holder)
+            self._execute(
+                "UPDATE operations SET guest_id = ?, guest_name = ?, volume_id = ?, "
+                "volume_name = ? WHERE operation_id = ?",
+                guest_id,
+                guest_name,
+                volume_id,
+                volume_name,
+                operation_id,
+            )
+            return None
+
+    def rest(
+        self,
+        operation_id: str,
+        state: OperationState,
+        *,
+        problem: Problem | None = None,
+        waiting_for: World | None = None,
+    ) -> None:
+        """The operation rests: at its end, or until it is resumed."""
+        self._execute(
+            "UPDATE operations SET state = ?, problem = ?, waiting_for = ?, finished_at = ? "
+            "WHERE operation_id = ?",
+            state.value,
+            problem_text(problem),
+            waiting_for,
+            None if state.open else utc_now(),
+            operation_id,
+        )
+
+    # --- what happens to steps --------------------------------------------------------------
+
+    def append(
+        self,
+        operation_id: str,
+        entry: Entry,
+        *,
+        reason: str,
+        problem: Problem | None = None,
+        record: AttachmentRecord | None = None,
+    ) -> None:
+        """Journal what happens to a step, and what became known with it, in one transaction."""
+
+        def write() -> None:
+            self._insert_event(operation_id, entry, reason, problem)
+            if record is not None:
+                self._write_record(operation_id, record)
+
+        self._write(write)
+
+    def events(self, operation_id: str, *, after: int = 0) -> tuple[EventRow, ...]:
+        """What happened to an operation's steps, oldest first, behind number ``after``."""
+        rows = self._all(
+            "SELECT * FROM events WHERE operation_id = ? AND seq > ? ORDER BY seq",
+            operation_id,
+            after,
+        )
+        return tuple(event_from(row) for row in rows)
+
+    def history(self, operation_id: str) -> tuple[Entry, ...]:
+        """The same, as the plan reads it."""
+        return tuple(event.entry for event in self.events(operation_id))
+
+    # --- attachments ------------------------------------------------------------------------
+
+    def reserve(self, record: AttachmentRecord) -> None:
+        """Write a new record and bind it to its operation, in one transaction.
+
+        Raises device-name-taken or already-attached.
+        """
+        self._write(lambda: self._write_record(record.operation_id, record))
+
+    def forget(self, record_id: str) -> None:
+        """Delete a record whose attach was undone."""
+
+        def write() -> None:
+            self._db.execute(
+                "UPDATE operations SET record_id = NULL WHERE record_id = ?", (record_id,)
+            )
+            self._db.execute("DELETE FROM attachments WHERE record_id = ?", (record_id,))
+
+        self._write(write)
+
+    def record(self, record_id: str) -> AttachmentRecord:
+        """The record with attachd's own id. Raises attachment-not-found."""
+        return self._record_or_refuse(
+            self._one("SELECT * FROM attachments WHERE record_id = ?", record_id), record_id
+        )
+
+    def attachment(self, attachment_id: str) -> AttachmentRecord:
+        """The record with Cinder's attachment id, or attachd's own. Raises attachment-not-found."""
+        row = self._one(
+            "SELECT * FROM attachments WHERE attachment_id = ? OR record_id = ? "
+            "ORDER BY state = 'detached', updated_at DESC LIMIT 1",
+            attachment_id,
+            attachment_id,
+        )
+        return self._record_or_refuse(row, attachment_id)
+
+    def live_attachments(self) -> tuple[AttachmentRecord, ...]:
+        """Every record that isn't detached, by guest and device."""
+        rows = self._all(
+            "SELECT * FROM attachments WHERE state != 'detached' ORDER BY guest_name, device"
+        )
+        return tuple(attachment_from(row) for row in rows)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    def _record_or_refuse(self, row: sqlite3.Row | None, name: str) -> AttachmentRecord:
+        if row is None:
+            raise Refused(
+                Code.ATTACHMENT_NOT_FOUND,
+                f"There is no attachment {name}.",
+                resolution="List them: attachctl list",
+            )
+        return attachment_from(row)
+
+    def _operation_of_request(self, request_id: str) -> OperationRow | None:
+        row = self._one("SELECT * FROM operations WHERE request_id = ?", request_id)
+        return None if row is None else operation_from(row)
+
+    def _insert_operation(self, operation_id: str, request: Request) -> None:
+        self._db.execute(
+            "INSERT INTO operations (operation_id, request_id, kind, state, guest, volume, device, "
+            "bus, mode, override_nova, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                operation_id,
+                request.request_id,
+                request.kind.value,
+                OperationState.ACCEPTED.value,
+                request.guest,
+                request.volume,
+                request.device,
+                request.bus.value,
+                request.mode.value,
+                int(request.override_nova),
+                utc_now(),
+            ),
+        )
+
+    def _insert_event(
+        self, operation_id: str, entry: Entry, reason: str, problem: Problem | None
+    ) -> None:
+        self._db.execute(
+            "INSERT INTO events (operation_id, seq, step, happening, reason, problem, at, uptime, "
+            "boot_id) SELECT ?, coalesce(max(seq), 0) + 1, ?, ?, ?, ?, ?, ?, ? "
+            "FROM events WHERE operation_id = ?",
+            (
+                operation_id,
+                entry.step,
+                entry.happening.value,
+                reason,
+                problem_text(problem),
+                utc_now(),
+                uptime(),
+                self._boot_id,
+                operation_id,
+            ),
+        )
+
+    def _write_record(self, operation_id: str, record: AttachmentRecord) -> None:
+        self._upsert_record(record)
+        self._db.execute(
+            "UPDATE operations SET record_id = ? WHERE operation_id = ?",
+            (record.record_id, operation_id),
+        )
+
+    def _upsert_record(self, record: AttachmentRecord) -> None:
+        now = utc_now()
+        stamped = replace(record, created_at=record.created_at or now, updated_at=now)
+        values = attachment_values(stamped)
+        columns = ", ".join(values)
+        marks = ", ".join(f":{name}" for name in values)
+        changes = ", ".join(f"{n} = excluded.{n}" for n in values if n not in _FIXED_COLUMNS)
+        statement = (
+            f"INSERT INTO attachments ({columns}) VALUES ({marks}) "  # noqa: S608 - own names
+            f"ON CONFLICT (record_id) DO UPDATE SET {changes}"
+        )
+        try:
+            self._db.execute(statement, values)
+        except sqlite3.IntegrityError as exc:
+            raise _clash(record, exc) from exc
+
+    def _write(self, work: Callable[[], None]) -> None:
+        """Do ``work`` in one transaction; a full disk costs the ballast, not the operation."""
+        with self._lock, translated("write to the journal"):
+            try:
+                self._transact(work)
+            except (sqlite3.Error, OSError) as exc:
+                if not (is_full(exc) and self._ballast.give_up()):
+                    raise
+                LOG.warning("The journal's disk is full: its reserve is used up from now on")
+                self._transact(work)
+
+    def _transact(self, work: Callable[[], None]) -> None:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            work()
+            self._db.execute("COMMIT")
+        except BaseException:
+            if self._db.in_transaction:
+                self._db.execute("ROLLBACK")
+            raise
+
+    def _execute(self, statement: str, *values: object) -> None:
+        def write() -> None:
+            self._db.execute(statement, values)
+
+        self._write(write)
+
+    def _one(self, query: str, *values: object) -> sqlite3.Row | None:
+        with self._reading():
+            row: sqlite3.Row | None = self._db.execute(query, values).fetchone()
+            return row
+
+    def _all(self, query: str, *values: object) -> Sequence[sqlite3.Row]:
+        with self._reading():
+            return self._db.execute(query, values).fetchall()
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with self._lock, translated("read the journal"):
+            yield
+
+
+_FIXED_COLUMNS = frozenset({"record_id", "created_at"})
+
+
+def _same(earlier: OperationRow, request: Request) -> OperationRow:
+    if earlier.request != request:
+        raise Refused(
+            Code.REQUEST_ID_REUSED,
+            f"The request id {request.request_id} was used for another request before.",
+            resolution="Give each new request an id of its own.",
+        )
+    return earlier
+
+
+def _clash(record: AttachmentRecord, exc: sqlite3.IntegrityError) -> AttachdError:
+    if "device" in str(exc):
+        return Refused(
+            Code.DEVICE_NAME_TAKEN,
+            f"{record.device} of guest {record.guest_name} is taken by another attachment.",
+            resolution="Choose another name with --device, or none.",
+        )
+    return Refused(
+        Code.ALREADY_ATTACHED,
+        f"Volume {record.volume_name or record.volume_id} is attached to guest "
+        f"{record.guest_name} already.",
+        resolution="See it: attachctl list --guest " + record.guest_name,
+    )

@@ -1,0 +1,190 @@
+"""Records to rows and back. The rows are a boundary: what is read is checked here, once."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from enum import Enum
+from typing import Any, TypeVar
+
+from attachd.errors import Code, Problem, World
+from attachd.journal.database import unavailable
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    Bus,
+    Connection,
+    Mode,
+    OperationKind,
+    OperationState,
+    Request,
+    Target,
+)
+from attachd.saga.history import Entry, Happening
+
+_Row = TypeVar("_Row")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationRow:
+    """An operation as the journal holds it."""
+
+    operation_id: str
+    request: Request
+    state: OperationState
+    guest_id: str | None
+    guest_name: str | None
+    volume_id: str | None
+    volume_name: str | None
+    record_id: str | None
+    problem: Problem | None
+    waiting_for: World | None
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+    @property
+    def global_request_id(self) -> str:
+        """What OpenStack's services log for every call of this operation."""
+        return f"req-{self.operation_id}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EventRow:
+    """One thing that happened. ``at`` is UTC, ``uptime`` seconds since the boot ``boot_id``."""
+
+    seq: int
+    entry: Entry
+    reason: str
+    problem: Problem | None
+    at: str
+    uptime: float
+    boot_id: str
+
+
+def operation_from(row: sqlite3.Row) -> OperationRow:
+    """Read an operation; a damaged row raises journal-unavailable."""
+    return _read("operation", row["operation_id"], lambda: _operation(row))
+
+
+def event_from(row: sqlite3.Row) -> EventRow:
+    """Read an event; a damaged row raises journal-unavailable."""
+    return _read("event", f"{row['operation_id']}/{row['seq']}", lambda: _event(row))
+
+
+def attachment_from(row: sqlite3.Row) -> AttachmentRecord:
+    """Read an attachment; a damaged row raises journal-unavailable."""
+    return _read("attachment", row["record_id"], lambda: _attachment(row))
+
+
+def attachment_values(record: AttachmentRecord) -> dict[str, object]:
+    """An attachment's columns. A connection goes in without its secrets, whoever calls."""
+    values: dict[str, object] = {
+        f.name: _plain(getattr(record, f.name)) for f in fields(AttachmentRecord)
+    }
+    values["prior_attachment_ids"] = json.dumps(record.prior_attachment_ids)
+    values["connection"] = _connection_text(record.connection)
+    return values
+
+
+def problem_text(problem: Problem | None) -> str | None:
+    """A problem as JSON."""
+    return None if problem is None else json.dumps(asdict(problem))
+
+
+def _read(what: str, name: str, reader: Callable[[], _Row]) -> _Row:
+    try:
+        return reader()
+    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+        raise unavailable("read the journal", f"the {what} {name} is damaged: {exc}") from exc
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bool):
+        return int(value)
+    return value
+
+
+def _operation(row: sqlite3.Row) -> OperationRow:
+    return OperationRow(
+        operation_id=row["operation_id"],
+        request=Request(
+            kind=OperationKind(row["kind"]),
+            guest=row["guest"],
+            volume=row["volume"],
+            request_id=row["request_id"],
+            device=row["device"],
+            bus=Bus(row["bus"]),
+            mode=Mode(row["mode"]),
+            override_nova=bool(row["override_nova"]),
+        ),
+        state=OperationState(row["state"]),
+        guest_id=row["guest_id"],
+        guest_name=row["guest_name"],
+        volume_id=row["volume_id"],
+        volume_name=row["volume_name"],
+        record_id=row["record_id"],
+        problem=_problem(row["problem"]),
+        waiting_for=World(row["waiting_for"]) if row["waiting_for"] else None,
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+    )
+
+
+def _event(row: sqlite3.Row) -> EventRow:
+    return EventRow(
+        seq=row["seq"],
+        entry=Entry(happening=Happening(row["happening"]), step=row["step"]),
+        reason=row["reason"],
+        problem=_problem(row["problem"]),
+        at=row["at"],
+        uptime=row["uptime"],
+        boot_id=row["boot_id"],
+    )
+
+
+def _attachment(row: sqlite3.Row) -> AttachmentRecord:
+    values: dict[str, Any] = {f.name: row[f.name] for f in fields(AttachmentRecord)}
+    shared = values["shared_targets"]
+    values.update(
+        state=AttachmentState(values["state"]),
+        bus=Bus(values["bus"]),
+        mode=Mode(values["mode"]),
+        prior_attachment_ids=tuple(json.loads(values["prior_attachment_ids"])),
+        connection=_connection(values["connection"]),
+        shared_targets=None if shared is None else bool(shared),
+        unplug_pending=bool(values["unplug_pending"]),
+    )
+    return AttachmentRecord(**values)
+
+
+def _problem(text: str | None) -> Problem | None:
+    if text is None:
+        return None
+    value = json.loads(text)
+    return Problem(**{**value, "code": Code(value["code"])})
+
+
+def _connection_text(connection: Connection | None) -> str | None:
+    if connection is None:
+        return None
+    safe = asdict(connection.without_secrets())
+    return json.dumps({key: value for key, value in safe.items() if not key.endswith("chap")})
+
+
+def _connection(text: str | None) -> Connection | None:
+    if text is None:
+        return None
+    value = json.loads(text)
+    return Connection(
+        protocol=value["protocol"],
+        targets=tuple(Target(**target) for target in value["targets"]),
+        mode=Mode(value["mode"]),
+        discard=value["discard"],
+        encrypted=value["encrypted"],
+    )

@@ -1,0 +1,321 @@
+"""The nouns of attachd, in the field's own words. No I/O, no behaviour beyond their own data.
+
+Everything that comes from outside (Cinder's answers, libvirt's XML, rows of the journal, requests)
+is read once at its boundary into one of these; inside, the types are trusted.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+GIB = 1024**3
+
+# Namespace of the uuid5 that stands for a Nova-owned guest in Cinder (law 9): Cinder's record must
+# never carry Nova's server UUID, or Nova deletes the attachment as one of its own dangling ones.
+NOVA_GUEST_NAMESPACE = uuid.UUID("6f1c1f0e-8d1b-5a55-9c34-0a6f5f4a7d11")
+
+
+class Bus(StrEnum):
+    """The bus on which a guest sees the disk."""
+
+    VIRTIO = "virtio"
+    SCSI = "scsi"
+
+
+class Mode(StrEnum):
+    """May the guest write?"""
+
+    RW = "rw"
+    RO = "ro"
+
+
+# --- Cinder ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class CinderAttachment:
+    """Cinder's record of an attachment. ``connection`` is None until a connector was given."""
+
+    attachment_id: str
+    volume_id: str
+    instance_id: str | None
+    status: str
+    connector_host: str | None = None
+    connection: Connection | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Volume:
+    """A Cinder volume as it was last read.
+
+    ``shared_targets`` is None where Cinder's microversion doesn't tell, and means "take the guard"
+    as True does.
+    """
+
+    volume_id: str
+    name: str
+    status: str
+    size_gib: int
+    encrypted: bool = False
+    multiattach: bool = False
+    shared_targets: bool | None = None
+    service_uuid: str | None = None
+    attachment_ids: tuple[str, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """The size in bytes."""
+        return self.size_gib * GIB
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """One way to a LUN: an iSCSI portal (``address:port``), the target's IQN, the LUN's number."""
+
+    portal: str
+    iqn: str
+    lun: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chap:
+    """CHAP credentials: in memory only (law 6), so the password is kept out of ``repr``."""
+
+    username: str
+    password: str = field(repr=False)
+    method: str = "CHAP"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Connection:
+    """Cinder's connection_info, normalised: always in the plural.
+
+    os-brick consults stale discovery records when it gets the singular form, and has been seen to
+    disconnect another volume's device (facts: hazard 1).
+    """
+
+    protocol: str
+    targets: tuple[Target, ...]
+    mode: Mode = Mode.RW
+    discard: bool = False
+    encrypted: bool = False
+    chap: Chap | None = None
+    discovery_chap: Chap | None = None
+
+    def without_secrets(self) -> Connection:
+        """The same without credentials: what may be journalled, and all that disconnect needs."""
+        return Connection(
+            protocol=self.protocol,
+            targets=self.targets,
+            mode=self.mode,
+            discard=self.discard,
+            encrypted=self.encrypted,
+        )
+
+
+Connector = Mapping[str, Any]
+"""What os-brick says of this host (initiator, ip, host ...): opaque to everyone but Cinder."""
+
+
+# --- the host -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostDevice:
+    """A block device on this host, with the identity by which it may be named (law 2).
+
+    ``path`` is the identity path (/dev/disk/by-id/...); ``wwn`` is the identifier of VPD page 0x83
+    in udev's spelling (``3600140...``); ``size_bytes`` is the device's own size.
+    """
+
+    path: str
+    wwn: str
+    size_bytes: int
+
+
+# --- the guest ------------------------------------------------------------------------------
+
+
+class GuestState(StrEnum):
+    """What matters of a libvirt domain's state: is there a live XML?"""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    SHUTOFF = "shutoff"
+
+    @property
+    def live(self) -> bool:
+        """Has the domain a QEMU process, and so a live XML?"""
+        return self is not GuestState.SHUTOFF
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestDisk:
+    """A disk in a guest's XML. ``target`` is the device name there (a hint to the guest)."""
+
+    target: str
+    bus: str
+    serial: str | None = None
+    alias: str | None = None
+    source: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Guest:
+    """A libvirt domain as it was last read. ``live_disks`` is empty where it isn't running.
+
+    ``free_slots`` counts what a new disk on a bus could still take; None: no limit is known.
+    """
+
+    guest_id: str
+    name: str
+    state: GuestState
+    persistent: bool
+    nova_owned: bool
+    live_disks: tuple[GuestDisk, ...] = ()
+    config_disks: tuple[GuestDisk, ...] = ()
+    free_slots: Mapping[Bus, int | None] = field(default_factory=dict)
+
+    @property
+    def disks(self) -> tuple[GuestDisk, ...]:
+        """All disks of both XMLs."""
+        return self.live_disks + self.config_disks
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiskSpec:
+    """The disk that a guest shall get: everything that its XML says."""
+
+    volume_id: str
+    source: str
+    target: str
+    bus: Bus
+    mode: Mode
+    discard: bool = False
+
+    @property
+    def serial(self) -> str:
+        """The guest-visible serial is the volume's id (virtio shows 20 characters of it)."""
+        return self.volume_id
+
+    @property
+    def alias(self) -> str:
+        """A user alias of its own, by which the disk is found again (libvirt wants ``ua-``)."""
+        return f"ua-{self.volume_id}"
+
+
+# --- the journal ----------------------------------------------------------------------------
+
+
+class AttachmentState(StrEnum):
+    """Where an attachment stands."""
+
+    ATTACHING = "attaching"  # an attach of it is open
+    ATTACHED = "attached"  # all four worlds were brought to agree
+    DETACHING = "detaching"  # a detach of it is open
+    DETACHED = "detached"  # gone from all worlds; the record stays as memory
+    NEEDS_ATTENTION = "needs-attention"  # something is left that attachd couldn't decide or undo
+
+    @property
+    def live(self) -> bool:
+        """Does it hold its guest's device name and its volume?"""
+        return self is not AttachmentState.DETACHED
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttachmentRecord:
+    """The journal's record of one attachment; steps return it with what they learned added.
+
+    ``record_id`` is attachd's own and exists before Cinder's ``attachment_id`` does.
+    ``prior_attachment_ids`` are the volume's Cinder attachments before ours was asked for: only an
+    unambiguous difference is ours (law 11). ``connection`` never carries secrets (law 6).
+    ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
+    """
+
+    record_id: str
+    operation_id: str
+    state: AttachmentState
+    volume_id: str
+    volume_name: str
+    guest_id: str
+    guest_name: str
+    instance_id: str
+    device: str
+    bus: Bus
+    mode: Mode
+    size_bytes: int
+    attachment_id: str | None = None
+    prior_attachment_ids: tuple[str, ...] = ()
+    connection: Connection | None = None
+    host_path: str | None = None
+    wwn: str | None = None
+    shared_targets: bool | None = None
+    service_uuid: str | None = None
+    unplug_pending: bool = False
+    created_at: str = ""
+    updated_at: str = ""
+
+    @property
+    def serial(self) -> str:
+        """The serial that the guest sees."""
+        return self.volume_id
+
+
+class OperationKind(StrEnum):
+    """What was asked for."""
+
+    ATTACH = "attach"
+    DETACH = "detach"
+
+
+class OperationState(StrEnum):
+    """How far an operation is."""
+
+    ACCEPTED = "accepted"  # journalled, waiting for a worker
+    RUNNING = "running"  # a worker drives its steps
+    DONE = "done"  # it did what was asked
+    REFUSED = "refused"  # it ended before anything was touched
+    UNDONE = "undone"  # it failed, and everything was undone
+    NEEDS_ATTENTION = "needs-attention"  # it failed, and something is left
+
+    @property
+    def open(self) -> bool:
+        """Is there still something to be brought to its end?"""
+        return self in (
+            OperationState.ACCEPTED,
+            OperationState.RUNNING,
+            OperationState.NEEDS_ATTENTION,
+        )
+
+    @property
+    def resting(self) -> bool:
+        """Has the one who waits for it an answer?"""
+        return self not in (OperationState.ACCEPTED, OperationState.RUNNING)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the caller asked for, in the caller's words (names or ids).
+
+    ``request_id`` is the caller's own: the same one again gets the first one's answer (law 8).
+    """
+
+    kind: OperationKind
+    guest: str
+    volume: str
+    request_id: str
+    device: str | None = None
+    bus: Bus = Bus.VIRTIO
+    mode: Mode = Mode.RW
+    override_nova: bool = False
+
+
+def cinder_instance_id(guest: Guest) -> str:
+    """The instance UUID that Cinder's attachment carries for this guest (law 9)."""
+    if guest.nova_owned:
+        return str(uuid.uuid5(NOVA_GUEST_NAMESPACE, guest.guest_id))
+    return guest.guest_id

@@ -1,0 +1,12 @@
+"""What attachd does, one file an operation; each reads like DESIGN.md's table, top to bottom.
+
+An operation owns its steps and what it knows (its record); it drives the worlds through the ports
+and journals nothing itself: the engine does, before and after each step. Each ``do`` asks what
+happened before it acts, and each ``undo`` is content to find nothing: both may run twice (law 8).
+
+* ``attach.py``, ``detach.py``: the steps.
+* ``prechecks.py``: what is refused before anything is touched.
+* ``proofs.py``: what must be seen before a step that can't be taken back.
+* ``device_names.py``: the guest's device name (vdb, sdc ...).
+* ``ports.py``: what is asked of the worlds.
+"""

@@ -1,0 +1,326 @@
+"""Attach, new style: DESIGN.md's table, top to bottom."""
+
+from __future__ import annotations
+
+import uuid
+from contextlib import ExitStack
+from dataclasses import replace
+
+from attachd.errors import AttachdError, Code, World
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    CinderAttachment,
+    Connection,
+    DiskSpec,
+    Guest,
+    Mode,
+    OperationKind,
+    Request,
+    Volume,
+    cinder_instance_id,
+)
+from attachd.operations import prechecks, proofs
+from attachd.operations.ports import Cinder, Guests, Host, Records
+from attachd.operations.steps import Claim, GuestName, Step, VolumeName, bind
+from attachd.saga.history import StepSpec
+from attachd.saga.resumption import Sighting
+
+TABLE = (
+    StepSpec(name="precheck", world=World.JOURNAL),
+    StepSpec(name="reserve", world=World.JOURNAL, undoable=True),
+    StepSpec(name="create", world=World.CINDER, undoable=True),
+    StepSpec(name="update", world=World.CINDER),
+    StepSpec(name="connect", world=World.HOST, undoable=True),
+    StepSpec(name="identify", world=World.HOST),
+    StepSpec(name="plug", world=World.GUEST, undoable=True),
+    StepSpec(name="complete", world=World.CINDER),
+    StepSpec(name="remember", world=World.JOURNAL),
+)
+
+
+class Attach:
+    """One attach. ``record`` is what is known so far."""
+
+    kind = OperationKind.ATTACH
+
+    def __init__(
+        self,
+        *,
+        operation_id: str,
+        request: Request,
+        record: AttachmentRecord | None,
+        claim: Claim,
+        cinder: Cinder,
+        host: Host,
+        guests: Guests,
+        records: Records,
+    ) -> None:
+        self.record = record
+        self._operation_id = operation_id
+        self._request = request
+        self._claim = claim
+        self._cinder = cinder
+        self._host = host
+        self._guests = guests
+        self._records = records
+        self._draft: AttachmentRecord | None = None
+        self._guard = ExitStack()
+        self._connection: Connection | None = None  # with secrets: never leaves this object
+        self._kernel_path: str | None = None  # /dev/sdX: true only within this run
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The table, with what does and undoes each row."""
+        return bind(
+            TABLE,
+            precheck=self._precheck,
+            reserve=(self._reserve, self._release),
+            create=(self._create, self._delete),
+            update=self._update,
+            connect=(self._connect, self._disconnect),
+            identify=self._identify,
+            plug=(self._plug, self._unplug),
+            complete=self._complete,
+            remember=self._remember,
+        )
+
+    # --- 0 precheck: touch nothing ----------------------------------------------------------
+
+    def _precheck(self) -> None:
+        if self.record is not None:
+            return  # resumed: what would be refused now is of its own making
+        self._guests.check()
+        guest = self._guests.find(self._request.guest)
+        prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
+        volume = self._cinder.find_volume(self._request.volume)
+        if self._claim(GuestName.of(guest), VolumeName.of(volume)):
+            guest = self._guests.find(guest.guest_id)
+            volume = self._cinder.find_volume(volume.volume_id)
+        self._host.check()
+        self._draft = self._refuse_or_draft(guest, volume)
+
+    def _refuse_or_draft(self, guest: Guest, volume: Volume) -> AttachmentRecord:
+        attachments = self._records.live_attachments()
+        prechecks.refuse_attached(guest, volume, attachments)
+        prechecks.refuse_unavailable(volume)
+        prechecks.refuse_full_bus(guest, self._request.bus)
+        reserved = [r.device for r in attachments if r.guest_id == guest.guest_id]
+        return AttachmentRecord(
+            record_id=str(uuid.uuid4()),
+            operation_id=self._operation_id,
+            state=AttachmentState.ATTACHING,
+            volume_id=volume.volume_id,
+            volume_name=volume.name,
+            guest_id=guest.guest_id,
+            guest_name=guest.name,
+            instance_id=cinder_instance_id(guest),
+            device=prechecks.choose_device(guest, self._request, reserved),
+            bus=self._request.bus,
+            mode=self._request.mode,
+            size_bytes=volume.size_bytes,
+            prior_attachment_ids=volume.attachment_ids,
+            shared_targets=volume.shared_targets,
+            service_uuid=volume.service_uuid,
+        )
+
+    # --- 1 reserve the device name ----------------------------------------------------------
+
+    def _reserve(self) -> None:
+        record = self.record or self._draft
+        if record is None:
+            raise AssertionError("reserve comes after precheck")
+        self._records.reserve(record)
+        self.record = record
+
+    def _release(self) -> None:
+        if self.record is not None:
+            self._records.forget(self.record.record_id)
+            self.record = None
+
+    # --- 2 create: the volume becomes reserved ----------------------------------------------
+
+    def _create(self) -> None:
+        record = self._known
+        if record.attachment_id is not None:
+            self._still_there(record.attachment_id)
+            return
+        created = self._cinder.create_attachment(
+            record.volume_id,
+            instance_id=record.instance_id,
+            prior_attachment_ids=record.prior_attachment_ids,
+        )
+        self.record = replace(record, attachment_id=created.attachment_id)
+
+    def _delete(self) -> None:
+        """Delete the attachment, the new style's unreserve: never before the host is clear."""
+        proofs.prove_host_clear(self._host, self._known)
+        attachment_id = self._known.attachment_id or self._created_unseen()
+        if attachment_id is not None:
+            self._cinder.delete_attachment(attachment_id)
+        self.record = replace(self._known, attachment_id=None)
+
+    def _created_unseen(self) -> str | None:
+        """What a create whose answer never came has made: an unambiguous difference (law 11)."""
+        record = self._known
+        new = [
+            attachment.attachment_id
+            for attachment in self._cinder.list_attachments(record.volume_id)
+            if attachment.instance_id == record.instance_id
+            and attachment.attachment_id not in record.prior_attachment_ids
+        ]
+        if len(new) > 1:
+            raise AttachdError(
+                Code.WORLDS_DISAGREE,
+                f"Volume {record.volume_id} has several new attachments of this guest.",
+                details=", ".join(new),
+                resolution="Delete those that no one uses: openstack volume attachment delete",
+            )
+        return new[0] if new else None
+
+    # --- 3 update: the volume becomes attaching, and is exported ----------------------------
+
+    def _update(self) -> None:
+        record = self._known
+        self._guard.enter_context(
+            self._host.guard(shared_targets=record.shared_targets, service_uuid=record.service_uuid)
+        )
+        connector = {
+            **self._host.connector(),
+            "mountpoint": f"/dev/{record.device}",
+            "mode": record.mode.value,
+        }
+        attachment = self._cinder.update_attachment(self._attachment_id, connector)
+        self._connection = _connection_of(attachment)
+        self.record = replace(record, connection=self._connection.without_secrets())
+
+    # --- 4 connect --------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        connection = self._connection or self._connection_again()
+        proofs.prove_unclaimed(connection, self._known, self._records.live_attachments())
+        self._kernel_path = self._host.connect(self._known.volume_id, connection)
+
+    def _disconnect(self) -> None:
+        record = self._known
+        if record.connection is not None:
+            self._host.disconnect(record.volume_id, record.connection, expected_wwn=record.wwn)
+
+    # --- 5 identify: no guest sees a device that wasn't proven -------------------------------
+
+    def _identify(self) -> None:
+        record = self._known
+        if self._kernel_path is None or record.connection is None:
+            raise AssertionError("identify comes after connect")
+        device = self._host.identify(
+            self._kernel_path,
+            record.connection,
+            size_bytes=record.size_bytes,
+            expected_wwn=record.wwn,
+        )
+        proofs.prove_unshared(
+            device,
+            record,
+            names=self._host.names_of(device),
+            attachments=self._records.live_attachments(),
+            guests=self._guests.all(),
+        )
+        self.record = replace(record, host_path=device.path, wwn=device.wwn)
+
+    # --- 6 plug -----------------------------------------------------------------------------
+
+    def _plug(self) -> None:
+        record = self._known
+        if record.host_path is None or record.connection is None:
+            raise AssertionError("plug comes after identify")
+        read_only = Mode.RO in (record.mode, record.connection.mode)
+        disk = DiskSpec(
+            volume_id=record.volume_id,
+            source=record.host_path,
+            target=record.device,
+            bus=record.bus,
+            mode=Mode.RO if read_only else Mode.RW,
+            discard=record.connection.discard,
+        )
+        self._guests.plug(record.guest_id, disk)
+
+    def _unplug(self) -> None:
+        self._guests.unplug(self._known.guest_id, self._known.volume_id)
+
+    # --- 7 complete: the volume becomes in-use ----------------------------------------------
+
+    def _complete(self) -> None:
+        self._cinder.complete_attachment(self._attachment_id)
+
+    # --- 8 remember -------------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        self._guard.close()
+        self.record = replace(self._known, state=AttachmentState.ATTACHED)
+
+    # --- after a crash ----------------------------------------------------------------------
+
+    def look(self) -> Sighting:
+        """Look at guest and Cinder, freshly."""
+        if self.record is None:
+            return Sighting(guest_holds_disk=False, attachment_is_ours=False)
+        guest = self._guests.get(self.record.guest_id)
+        return Sighting(
+            guest_holds_disk=guest is not None and proofs.guest_holds(guest, self.record.volume_id),
+            attachment_is_ours=self._attachment_is_ours(self.record),
+        )
+
+    def close(self) -> None:
+        """Let go of the backend's guard."""
+        self._guard.close()
+
+    def _attachment_is_ours(self, record: AttachmentRecord) -> bool:
+        if record.attachment_id is None:
+            return False
+        attachment = self._cinder.get_attachment(record.attachment_id)
+        return (
+            attachment is not None and attachment.connector_host == self._host.connector()["host"]
+        )
+
+    # --- what earlier steps left ------------------------------------------------------------
+
+    @property
+    def _known(self) -> AttachmentRecord:
+        if self.record is None:
+            raise AssertionError("this step comes after reserve")
+        return self.record
+
+    @property
+    def _attachment_id(self) -> str:
+        if self._known.attachment_id is None:
+            raise AssertionError("this step comes after create")
+        return self._known.attachment_id
+
+    def _still_there(self, attachment_id: str) -> CinderAttachment:
+        attachment = self._cinder.get_attachment(attachment_id)
+        if attachment is None:
+            raise AttachdError(
+                Code.WORLDS_DISAGREE,
+                f"Cinder's attachment {attachment_id} was deleted by someone else.",
+                resolution="Attach the volume again.",
+            )
+        return attachment
+
+    def _connection_again(self) -> Connection:
+        """The secrets are in no journal: Cinder is asked again."""
+        return _connection_of(self._still_there(self._attachment_id))
+
+
+def _connection_of(attachment: CinderAttachment) -> Connection:
+    if attachment.connection is None:
+        raise AttachdError(
+            Code.CINDER_REFUSED,
+            f"Cinder's attachment {attachment.attachment_id} has no connection_info.",
+            resolution="See cinder-volume's log for the export's failure.",
+        )
+    if attachment.connection.encrypted:
+        raise AttachdError(
+            Code.VOLUME_ENCRYPTED,
+            f"Volume {attachment.volume_id} is encrypted, which attachd can't attach.",
+        )
+    return attachment.connection

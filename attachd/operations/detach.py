@@ -1,0 +1,191 @@
+"""Detach, new style: DESIGN.md's order, top to bottom. Once the guest let go, only forward."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from attachd.errors import AttachdError, Code, Refused, World
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    OperationKind,
+    Request,
+)
+from attachd.operations import proofs
+from attachd.operations.ports import Cinder, Guests, Host, Records
+from attachd.operations.steps import Claim, GuestName, Step, VolumeName, bind
+from attachd.saga.history import StepSpec
+from attachd.saga.resumption import Sighting
+
+TABLE = (
+    StepSpec(name="precheck", world=World.JOURNAL),
+    StepSpec(name="begin", world=World.CINDER, undoable=True),
+    StepSpec(name="unplug", world=World.GUEST, pivot=True),
+    StepSpec(name="disconnect", world=World.HOST),
+    StepSpec(name="prove", world=World.HOST),
+    StepSpec(name="delete", world=World.CINDER),
+    StepSpec(name="remember", world=World.JOURNAL),
+)
+
+
+class Detach:
+    """One detach. ``record`` is the attachment that it takes away."""
+
+    kind = OperationKind.DETACH
+
+    def __init__(
+        self,
+        *,
+        operation_id: str,
+        request: Request,
+        record: AttachmentRecord | None,
+        claim: Claim,
+        cinder: Cinder,
+        host: Host,
+        guests: Guests,
+        records: Records,
+    ) -> None:
+        self.record = record
+        self._operation_id = operation_id
+        self._request = request
+        self._claim = claim
+        self._cinder = cinder
+        self._host = host
+        self._guests = guests
+        self._records = records
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The table, with what does and undoes each row."""
+        return bind(
+            TABLE,
+            precheck=self._precheck,
+            begin=(self._begin, self._roll_back),
+            unplug=self._unplug,
+            disconnect=self._disconnect,
+            prove=self._prove,
+            delete=self._delete,
+            remember=self._remember,
+        )
+
+    # --- 0 precheck: touch nothing ----------------------------------------------------------
+
+    def _precheck(self) -> None:
+        if self.record is not None:
+            return  # resumed
+        record = self._asked_for() or self._named_by_the_worlds()
+        self._claim(
+            GuestName(guest_id=record.guest_id, name=record.guest_name),
+            VolumeName(volume_id=record.volume_id, name=record.volume_name),
+        )
+        # Read again: another operation may have ended while this one waited for its turn.
+        current = [r for r in self._records.live_attachments() if r.record_id == record.record_id]
+        if not current:
+            raise self._not_attached()
+        self._guests.check()
+        self.record = current[0]
+
+    def _asked_for(self) -> AttachmentRecord | None:
+        """The record that the request's words name, so that a guest that is gone can be named."""
+        guest, volume = self._request.guest, self._request.volume
+        found = [
+            record
+            for record in self._records.live_attachments()
+            if guest in (record.guest_id, record.guest_name)
+            and volume in (record.volume_id, record.volume_name)
+        ]
+        if len(found) > 1:
+            raise Refused(
+                Code.VOLUME_AMBIGUOUS,
+                f"Guest {guest} has several volumes named {volume}.",
+                details=", ".join(record.volume_id for record in found),
+                resolution="Name the volume by its id.",
+            )
+        return found[0] if found else None
+
+    def _named_by_the_worlds(self) -> AttachmentRecord:
+        """Names may have changed since: libvirt and Cinder say which guest and volume they mean."""
+        guest = self._guests.find(self._request.guest)
+        volume = self._cinder.find_volume(self._request.volume)
+        for record in self._records.live_attachments():
+            if (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id):
+                return record
+        raise self._not_attached()
+
+    def _not_attached(self) -> Refused:
+        return Refused(
+            Code.NOT_ATTACHED,
+            f"Volume {self._request.volume} isn't attached to guest {self._request.guest}.",
+            resolution="See what is: attachctl list",
+        )
+
+    # --- 1 begin: the volume becomes detaching ----------------------------------------------
+
+    def _begin(self) -> None:
+        self._cinder.begin_detaching(self._known.volume_id)
+        self.record = replace(
+            self._known, state=AttachmentState.DETACHING, operation_id=self._operation_id
+        )
+
+    def _roll_back(self) -> None:
+        """The guest kept its disk: the volume is in-use again, and so says the record."""
+        self._cinder.roll_detaching(self._known.volume_id)
+        self.record = replace(self._known, state=AttachmentState.ATTACHED)
+
+    # --- 2 unplug: the guest lets go, proven; from here on only forward ----------------------
+
+    def _unplug(self) -> None:
+        try:
+            self._guests.unplug(self._known.guest_id, self._known.volume_id)
+        except AttachdError as exc:
+            if exc.code is Code.UNPLUG_TIMEOUT:
+                self.record = replace(self._known, unplug_pending=True)
+            raise
+        self.record = replace(self._known, unplug_pending=False)
+
+    # --- 3 disconnect -----------------------------------------------------------------------
+
+    def _disconnect(self) -> None:
+        record = self._known
+        if record.connection is None:
+            return
+        with self._host.guard(
+            shared_targets=record.shared_targets, service_uuid=record.service_uuid
+        ):
+            self._host.disconnect(record.volume_id, record.connection, expected_wwn=record.wwn)
+
+    # --- 4 prove: Cinder may give the LUN to someone else after this -------------------------
+
+    def _prove(self) -> None:
+        proofs.prove_guest_clear(self._guests, self._known)
+        proofs.prove_host_clear(self._host, self._known)
+
+    # --- 5 delete: the volume becomes available ---------------------------------------------
+
+    def _delete(self) -> None:
+        if self._known.attachment_id is not None:
+            self._cinder.delete_attachment(self._known.attachment_id)
+
+    # --- 6 remember -------------------------------------------------------------------------
+
+    def _remember(self) -> None:
+        self.record = replace(self._known, state=AttachmentState.DETACHED)
+
+    # --- after a crash ----------------------------------------------------------------------
+
+    def look(self) -> Sighting:
+        """Look at the guest, freshly. What Cinder says decides nothing here."""
+        if self.record is None:
+            return Sighting(guest_holds_disk=False, attachment_is_ours=False)
+        guest = self._guests.get(self.record.guest_id)
+        holds = guest is not None and proofs.guest_holds(guest, self.record.volume_id)
+        return Sighting(guest_holds_disk=holds, attachment_is_ours=True)
+
+    def close(self) -> None:
+        """Nothing is held between steps."""
+
+    @property
+    def _known(self) -> AttachmentRecord:
+        if self.record is None:
+            raise AssertionError("this step comes after precheck")
+        return self.record

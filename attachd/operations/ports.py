@@ -1,0 +1,169 @@
+"""What the operations ask of the worlds.
+
+cinder/, host/ and guest/ each fulfil one of these; so do the fakes that the tests use, and one
+contract suite holds both to the same rules. Every method raises only AttachdError: Unreachable
+where the world could not be asked, and ``touched=False`` only where nothing can have changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from attachd.model import (
+    AttachmentRecord,
+    CinderAttachment,
+    Connection,
+    Connector,
+    DiskSpec,
+    Guest,
+    HostDevice,
+    Volume,
+)
+
+
+class Cinder(Protocol):
+    """Cinder's API, as one operation uses it. Retries and their questions are inside."""
+
+    def for_request(self, global_request_id: str) -> Cinder:
+        """The same Cinder; each call carries this ``req-<uuid>`` in X-Openstack-Request-Id."""
+
+    def find_volume(self, reference: str) -> Volume:
+        """By id, else by exact name.
+
+        Raises Refused volume-not-found or volume-ambiguous, Unreachable cinder-unavailable.
+        """
+
+    def get_volume(self, volume_id: str) -> Volume | None:
+        """None: Cinder answered that there is none."""
+
+    def list_attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        """The volume's attachments, without connection."""
+
+    def get_attachment(self, attachment_id: str) -> CinderAttachment | None:
+        """None: Cinder answered that there is none."""
+
+    def create_attachment(
+        self, volume_id: str, *, instance_id: str, prior_attachment_ids: Collection[str]
+    ) -> CinderAttachment:
+        """POST without a connector: the volume becomes ``reserved``.
+
+        When the answer was lost, the one attachment of this volume and instance that isn't in
+        ``prior_attachment_ids`` is ours; more than one is worlds-disagree (law 11).
+        """
+
+    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+        """PUT the connector: the answer has a connection, and the volume is ``attaching``.
+
+        An attachment that carries this connector already is returned as it is.
+        """
+
+    def complete_attachment(self, attachment_id: str) -> None:
+        """os-complete: the volume becomes ``in-use``. Done already: nothing happens."""
+
+    def delete_attachment(self, attachment_id: str) -> None:
+        """DELETE and wait until Cinder says that it is gone. Gone already: nothing happens."""
+
+    def begin_detaching(self, volume_id: str) -> None:
+        """os-begin_detaching: ``in-use`` becomes ``detaching``; Refused from any other status."""
+
+    def roll_detaching(self, volume_id: str) -> None:
+        """os-roll_detaching: ``detaching`` becomes ``in-use``; from ``in-use`` nothing happens."""
+
+
+class Host(Protocol):
+    """This host's block devices, through os-brick."""
+
+    def check(self) -> None:
+        """Raise Unreachable iscsi-unavailable where no connect could succeed (iscsid masked)."""
+
+    def connector(self) -> Connector:
+        """The connector's properties, read once and kept until they change."""
+
+    def guard(
+        self, *, shared_targets: bool | None, service_uuid: str | None
+    ) -> AbstractContextManager[None]:
+        """The backend's guard (law 5), from update to complete and around a disconnect."""
+
+    def connect(self, volume_id: str, connection: Connection) -> str:
+        """Log in, find the LUN's device, return its kernel path (/dev/sdX).
+
+        Portals are probed first. It returns or raises only when nothing goes on behind it; a
+        connect that outlives its deadline and its grace raises Unreachable deadline-exceeded, and
+        ``disconnect`` of the volume then waits for it first.
+        """
+
+    def identify(
+        self, device: str, connection: Connection, *, size_bytes: int, expected_wwn: str | None
+    ) -> HostDevice:
+        """Law 2: session, portal, LUN, fresh VPD page 0x83 against sysfs, size, recorded WWN.
+
+        Raises wrong-device.
+        """
+
+    def names_of(self, device: HostDevice) -> frozenset[str]:
+        """Every path under /dev that leads to the device, its own path included."""
+
+    def disconnect(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+    ) -> None:
+        """Flush, delete the LUN's device, log out where no other LUN uses the session, prove it.
+
+        Touches no device whose fresh WWN isn't ``expected_wwn`` (where one is given). Gone
+        already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
+        """
+
+    def present(self, connection: Connection) -> bool:
+        """Is any session with, or device of, this LUN on the host? A fresh look (law 3)."""
+
+
+class Records(Protocol):
+    """The journal's records of attachments, as an operation's own world."""
+
+    def live_attachments(self) -> tuple[AttachmentRecord, ...]:
+        """Every record that isn't detached."""
+
+    def reserve(self, record: AttachmentRecord) -> None:
+        """Write a new record and bind it to its operation; the same one again changes nothing.
+
+        Raises Refused device-name-taken or already-attached.
+        """
+
+    def forget(self, record_id: str) -> None:
+        """Delete a record whose attach was undone. Gone already: nothing happens."""
+
+
+class Guests(Protocol):
+    """libvirt's domains."""
+
+    def check(self) -> None:
+        """Raise Unreachable libvirt-unavailable where libvirt doesn't answer."""
+
+    def find(self, reference: str) -> Guest:
+        """By UUID, else by name. Raises Refused guest-not-found."""
+
+    def get(self, guest_id: str) -> Guest | None:
+        """None: libvirt answered that there is no such domain."""
+
+    def all(self) -> tuple[Guest, ...]:
+        """Every domain, defined or running."""
+
+    def plug(self, guest_id: str, disk: DiskSpec) -> None:
+        """Into the live XML where the guest is live, and the persistent one where it has one.
+
+        Completes what is missing of either. Raises guest-refused.
+        """
+
+    def unplug(self, guest_id: str, volume_id: str) -> None:
+        """Out of the live XML, acknowledged by the guest, then out of the persistent one; proven.
+
+        Gone already, or no such guest any more: nothing happens. Raises unplug-timeout with
+        ``touched=False`` when the guest kept the disk and it is whole in both XMLs.
+        """
+
+    def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
+        """Call ``listener(guest_id, alias)`` on every DEVICE_REMOVED, in the event thread."""
+
+    def on_reachable(self, listener: Callable[[], None]) -> None:
+        """Call ``listener()`` each time a connection to libvirt comes (back) to life."""

@@ -1,0 +1,89 @@
+"""What is refused before anything is touched. Pure: everything they look at was read before."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attachd.errors import Code, Refused
+from attachd.model import AttachmentRecord, Bus, Guest, GuestDisk, Request, Volume
+from attachd.operations import device_names
+
+
+def refuse_nova_owned(guest: Guest, *, override: bool) -> None:
+    """Nova's guests are Nova's (law 9), unless the operator overrides."""
+    if guest.nova_owned and not override:
+        raise Refused(
+            Code.NOVA_OWNED,
+            f"Guest {guest.name} belongs to Nova.",
+            details="A reboot by Nova deletes Cinder attachments and disks that it doesn't know.",
+            resolution="Attach through Nova (openstack server add volume), or take the risk: "
+            "--override-nova.",
+        )
+
+
+def refuse_unavailable(volume: Volume) -> None:
+    """Only an available, plain volume can be attached."""
+    if volume.encrypted:
+        raise Refused(
+            Code.VOLUME_ENCRYPTED,
+            f"Volume {volume.name or volume.volume_id} is encrypted, which attachd can't attach.",
+            resolution="Retype the volume to an unencrypted type, or attach it through Nova.",
+        )
+    if volume.status != "available":
+        raise Refused(
+            Code.VOLUME_NOT_AVAILABLE,
+            f"Volume {volume.name or volume.volume_id} is {volume.status}, not available.",
+            resolution=f"See who uses it: openstack volume show {volume.volume_id}",
+        )
+
+
+def refuse_attached(
+    guest: Guest, volume: Volume, attachments: Collection[AttachmentRecord]
+) -> None:
+    """A second attach of an attached volume is refused: by the journal, and by the XML."""
+    in_journal = any(
+        (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id)
+        for record in attachments
+    )
+    if in_journal or any(is_disk_of(disk, volume.volume_id) for disk in guest.disks):
+        raise Refused(
+            Code.ALREADY_ATTACHED,
+            f"Volume {volume.name or volume.volume_id} is attached to guest {guest.name} already.",
+            resolution=f"See it: attachctl list --guest {guest.name}",
+        )
+
+
+def refuse_full_bus(guest: Guest, bus: Bus) -> None:
+    """A disk needs a place to be plugged into."""
+    if guest.free_slots.get(bus) == 0:
+        raise Refused(
+            Code.NO_FREE_SLOT,
+            f"Guest {guest.name} has no free slot for a {bus} disk.",
+            details="On q35 each virtio disk needs a pcie-root-port of its own, and none can be "
+            "added while the guest runs.",
+            resolution="Add pcie-root-port controllers to the stopped guest, detach a disk, or "
+            "use --bus scsi where the guest has a virtio-scsi controller.",
+        )
+
+
+def choose_device(guest: Guest, request: Request, reserved: Collection[str]) -> str:
+    """The requested name if it is free, else the first free one of the bus.
+
+    ``reserved`` are the names that other attachments of this guest hold in the journal.
+    """
+    taken = {disk.target for disk in guest.disks} | set(reserved)
+    if request.device is None:
+        return device_names.first_free(taken, request.bus)
+    name = device_names.parse(request.device, request.bus)
+    if name in taken:
+        raise Refused(
+            Code.DEVICE_NAME_TAKEN,
+            f"Guest {guest.name} has a disk {name} already.",
+            resolution="Choose another name with --device, or none.",
+        )
+    return name
+
+
+def is_disk_of(disk: GuestDisk, volume_id: str) -> bool:
+    """Is this disk the volume, by alias or serial?"""
+    return disk.alias == f"ua-{volume_id}" or disk.serial == volume_id

@@ -1,0 +1,93 @@
+"""What must be seen, freshly, before a step that can't be taken back.
+
+Each looks at a world through its port: what can't be looked at raises Unreachable on the way, and
+is never read as "gone" (law 3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from attachd.errors import AttachdError, Code
+from attachd.model import AttachmentRecord, Connection, Guest, HostDevice
+from attachd.operations.ports import Guests, Host
+from attachd.operations.prechecks import is_disk_of
+
+
+def guest_holds(guest: Guest, volume_id: str) -> bool:
+    """Does the guest hold the disk: in the live XML where it is live, else in the persistent?"""
+    disks = guest.live_disks if guest.state.live else guest.config_disks
+    return any(is_disk_of(disk, volume_id) for disk in disks)
+
+
+def prove_guest_clear(guests: Guests, record: AttachmentRecord) -> None:
+    """Neither XML of the guest names the volume. Raises still-in-use."""
+    guest = guests.get(record.guest_id)
+    if guest and any(is_disk_of(disk, record.volume_id) for disk in guest.disks):
+        raise AttachdError(
+            Code.STILL_IN_USE,
+            f"Guest {guest.name} still has the disk of volume {record.volume_id}.",
+            resolution="Detach it from the guest first: attachctl detach "
+            f"{guest.name} {record.volume_id}",
+        )
+
+
+def prove_host_clear(host: Host, record: AttachmentRecord) -> None:
+    """No session with, nor device of, the volume's LUN is on this host. Raises still-in-use."""
+    if record.connection is not None and host.present(record.connection):
+        raise AttachdError(
+            Code.STILL_IN_USE,
+            f"The host is still connected to volume {record.volume_id}.",
+            details=", ".join(f"{t.portal} {t.iqn} {t.lun}" for t in record.connection.targets),
+            resolution="See what holds the device: lsblk, iscsiadm -m session -P 3",
+        )
+
+
+def prove_unclaimed(
+    connection: Connection, record: AttachmentRecord, attachments: Collection[AttachmentRecord]
+) -> None:
+    """No other attachment stands on one of these LUNs already: before anything is connected.
+
+    Raises wrong-device, and nothing was touched.
+    """
+    for other in attachments:
+        theirs = other.connection.targets if other.connection else ()
+        if other.record_id != record.record_id and set(theirs) & set(connection.targets):
+            raise AttachdError(
+                Code.WRONG_DEVICE,
+                f"Cinder names a LUN that volume {other.volume_id} is attached by already.",
+                details=", ".join(f"{t.portal} {t.iqn} {t.lun}" for t in connection.targets),
+                resolution="Compare the target's LUNs with Cinder's volumes.",
+                touched=False,
+            )
+
+
+def prove_unshared(
+    device: HostDevice,
+    record: AttachmentRecord,
+    *,
+    names: Collection[str],
+    attachments: Collection[AttachmentRecord],
+    guests: Collection[Guest],
+) -> None:
+    """No other attachment has this WWN, and no guest a disk that is this device (law 2).
+
+    ``names`` are all paths under /dev that lead to the device. Raises wrong-device.
+    """
+    for other in attachments:
+        if other.wwn == device.wwn and other.volume_id != record.volume_id:
+            raise _shared(device, f"attachment {other.attachment_id} of volume {other.volume_id}")
+    for guest in guests:
+        for disk in guest.disks:
+            own = guest.guest_id == record.guest_id and is_disk_of(disk, record.volume_id)
+            if disk.source in names and not own:
+                raise _shared(device, f"disk {disk.target} of guest {guest.name}")
+
+
+def _shared(device: HostDevice, other: str) -> AttachdError:
+    return AttachdError(
+        Code.WRONG_DEVICE,
+        f"The device that appeared is in use already: it is {other}.",
+        details=f"{device.path} has WWN {device.wwn}",
+        resolution="Compare the target's LUNs with Cinder's volumes: two names lead to one LUN.",
+    )

@@ -1,0 +1,92 @@
+"""A step as the engine runs it: what the plan knows of it, and how it is done and undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from attachd.model import AttachmentRecord, Guest, OperationKind, Volume
+from attachd.saga.history import StepSpec
+from attachd.saga.resumption import Sighting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One row of an operation's table. Both callables raise only AttachdError on purpose."""
+
+    spec: StepSpec
+    do: Callable[[], None]
+    undo: Callable[[], None] | None = None
+
+
+Verb = Callable[[], None]
+
+
+def bind(table: Sequence[StepSpec], **verbs: Verb | tuple[Verb, Verb]) -> tuple[Step, ...]:
+    """Join a table's rows with what does them, or does and undoes them, by the step's name."""
+    steps = []
+    for spec in table:
+        verb = verbs.pop(spec.name)
+        do, undo = verb if isinstance(verb, tuple) else (verb, None)
+        steps.append(Step(spec=spec, do=do, undo=undo))
+    if verbs:
+        raise ValueError(f"no step is named {', '.join(verbs)}")
+    return tuple(steps)
+
+
+class Operation(Protocol):
+    """What the engine needs of an operation. One object drives one operation in one thread."""
+
+    record: AttachmentRecord | None
+    """What is known so far; journalled with every outcome."""
+
+    @property
+    def kind(self) -> OperationKind:
+        """Attach or detach."""
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """The table, top to bottom."""
+
+    def look(self) -> Sighting:
+        """Look at guest and Cinder, freshly. Raises Unreachable where it could not."""
+
+    def close(self) -> None:
+        """Let go of what is held for the operation only (the backend's guard)."""
+
+
+class Claim(Protocol):
+    """Takes an operation's guest and volume for it alone (law 5), until its run ends."""
+
+    def __call__(self, guest: GuestName, volume: VolumeName) -> bool:
+        """Lock both and set the busy mark; True where it had to wait for another operation.
+
+        Raises Refused guest-busy or volume-busy.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class GuestName:
+    """A guest's id and name."""
+
+    guest_id: str
+    name: str
+
+    @classmethod
+    def of(cls, guest: Guest) -> GuestName:
+        """Of a guest that was read."""
+        return cls(guest_id=guest.guest_id, name=guest.name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VolumeName:
+    """A volume's id and name."""
+
+    volume_id: str
+    name: str
+
+    @classmethod
+    def of(cls, volume: Volume) -> VolumeName:
+        """Of a volume that was read."""
+        return cls(volume_id=volume.volume_id, name=volume.name)

@@ -1,0 +1,283 @@
+"""The journal on a real file: what it promises, and what it does with bad files and full disks."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import AttachdError, Code, Problem, World
+from attachd.journal.ballast import Ballast
+from attachd.journal.journal import Journal
+from attachd.model import (
+    AttachmentState,
+    Chap,
+    Connection,
+    OperationKind,
+    OperationState,
+    Request,
+    Target,
+)
+from attachd.saga.history import Entry, Happening
+from tests.unit.records import a_record
+
+REQUEST = Request(kind=OperationKind.ATTACH, guest="g1", volume="v1", request_id="r1")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+@pytest.fixture
+def journal(path: Path) -> Iterator[Journal]:
+    journal = Journal(path=path, boot_id="boot-1")
+    yield journal
+    journal.close()
+
+
+def code_of(excinfo: pytest.ExceptionInfo[AttachdError]) -> Code:
+    return excinfo.value.code
+
+
+def test_the_file_is_the_daemons_alone(journal: Journal, path: Path) -> None:
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_every_commit_is_on_the_disk_before_it_returns(journal: Journal, path: Path) -> None:
+    journal.accept("o1", REQUEST)
+    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+    assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+
+
+def test_what_was_written_is_there_after_reopening(journal: Journal, path: Path) -> None:
+    problem = Problem(code=Code.CONNECT_FAILED, brief="no", details="d", resolution="r")
+    journal.accept("o1", REQUEST)
+    journal.append("o1", Entry(happening=Happening.DO_INTENT, step="reserve"), reason="next")
+    record = a_record(operation_id="o1")
+    journal.append(
+        "o1",
+        Entry(happening=Happening.DO_FAILED, step="reserve"),
+        reason="why",
+        problem=problem,
+        record=record,
+    )
+    journal.rest("o1", OperationState.NEEDS_ATTENTION, problem=problem, waiting_for=World.GUEST)
+    journal.close()
+
+    again = Journal(path=path, boot_id="boot-2")
+    row = again.operation("o1")
+    assert (row.request, row.state, row.problem) == (
+        REQUEST,
+        OperationState.NEEDS_ATTENTION,
+        problem,
+    )
+    assert row.waiting_for is World.GUEST
+    assert row.record_id == record.record_id
+    intent, outcome = again.events("o1")
+    assert (intent.seq, outcome.seq) == (1, 2)
+    assert (outcome.entry.happening, outcome.reason, outcome.problem, outcome.boot_id) == (
+        Happening.DO_FAILED,
+        "why",
+        problem,
+        "boot-1",
+    )
+    read = again.record(record.record_id)
+    assert replace(read, created_at="", updated_at="") == record
+    again.close()
+
+
+def test_the_same_request_gets_the_first_ones_operation(journal: Journal) -> None:
+    assert journal.accept("o1", REQUEST).operation_id == "o1"
+    assert journal.accept("o2", REQUEST).operation_id == "o1"
+    with pytest.raises(AttachdError) as excinfo:
+        journal.accept("o3", replace(REQUEST, volume="v2"))
+    assert code_of(excinfo) is Code.REQUEST_ID_REUSED
+
+
+def test_only_one_open_operation_marks_a_volume(journal: Journal) -> None:
+    names = {"guest_id": "g", "guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    journal.accept("o1", REQUEST)
+    journal.accept("o2", replace(REQUEST, request_id="r2"))
+    assert journal.claim("o1", **names) is None
+    holder = journal.claim("o2", **names)
+    assert holder is not None
+    assert holder.operation_id == "o1"
+    journal.rest("o1", OperationState.NEEDS_ATTENTION)
+    assert journal.claim("o2", **names) is not None, "needs-attention keeps its mark"
+    journal.rest("o1", OperationState.UNDONE)
+    assert journal.claim("o2", **names) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"volume_id": "other"}, Code.DEVICE_NAME_TAKEN),
+        ({"device": "vdz"}, Code.ALREADY_ATTACHED),
+    ],
+)
+def test_a_live_record_holds_its_device_name_and_its_volume(
+    journal: Journal, change: dict[str, str], expected: Code
+) -> None:
+    journal.accept("o1", REQUEST)
+    journal.accept("o2", replace(REQUEST, request_id="r2"))
+    journal.reserve(a_record(operation_id="o1"))
+    with pytest.raises(AttachdError) as excinfo:
+        journal.reserve(a_record(operation_id="o2", record_id="record-2", **change))
+    assert code_of(excinfo) is expected
+    assert not excinfo.value.touched
+    assert len(journal.live_attachments()) == 1
+
+
+def test_a_detached_record_holds_nothing(journal: Journal) -> None:
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1", state=AttachmentState.DETACHED))
+    journal.reserve(a_record(operation_id="o1", record_id="record-2"))
+    assert [r.record_id for r in journal.live_attachments()] == ["record-2"]
+
+
+def test_a_forgotten_record_is_gone_and_forgetting_twice_is_fine(journal: Journal) -> None:
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1"))
+    journal.forget("record-1")
+    journal.forget("record-1")
+    assert journal.live_attachments() == ()
+    assert journal.operation("o1").record_id is None
+
+
+def test_no_secret_reaches_the_file(journal: Journal, path: Path) -> None:
+    chap = Chap(username="user", password="s3cr3t-of-chap")
+    connection = Connection(
+        protocol="iscsi",
+        targets=(Target(portal="127.0.0.1:3260", iqn="iqn.x", lun=1),),
+        chap=chap,
+        discovery_chap=chap,
+    )
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1", connection=connection))
+    assert journal.record("record-1").connection == connection.without_secrets()
+    journal.close()
+    for file in path.parent.iterdir():
+        assert b"s3cr3t-of-chap" not in file.read_bytes(), file
+
+
+@pytest.mark.parametrize("name", ["operation", "attachment", "record"])
+def test_what_is_not_there_is_named(journal: Journal, name: str) -> None:
+    with pytest.raises(AttachdError, match="nothing-like-it") as excinfo:
+        getattr(journal, name)("nothing-like-it")
+    assert code_of(excinfo) in (Code.OPERATION_NOT_FOUND, Code.ATTACHMENT_NOT_FOUND)
+
+
+# --- bad files -------------------------------------------------------------------------------
+
+
+def test_a_damaged_file_is_refused(journal: Journal, path: Path) -> None:
+    for number in range(200):
+        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
+    journal.close()
+    content = bytearray(path.read_bytes())
+    content[4096:12288] = os.urandom(8192)
+    path.write_bytes(content)
+    with pytest.raises(AttachdError) as excinfo:
+        Journal(path=path, boot_id="b")
+    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
+
+
+def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
+    path.write_text("This is not a database, whatever its name says." * 50)
+    with pytest.raises(AttachdError) as excinfo:
+        Journal(path=path, boot_id="b")
+    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
+    assert path.read_text().startswith("This is not")
+
+
+def test_a_newer_schema_is_refused(journal: Journal, path: Path) -> None:
+    journal.close()
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(AttachdError, match="read the journal") as excinfo:
+        Journal(path=path, boot_id="b")
+    assert "schema 99" in excinfo.value.problem.details
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "UPDATE attachments SET connection = '{'",
+        "UPDATE attachments SET connection = '{\"targets\": [{}]}'",
+        "UPDATE attachments SET state = 'sideways'",
+        "UPDATE attachments SET prior_attachment_ids = '3'",
+    ],
+)
+def test_a_damaged_row_names_itself(journal: Journal, damage: str) -> None:
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1"))
+    journal._db.execute(damage)
+    with pytest.raises(AttachdError) as excinfo:
+        journal.record("record-1")
+    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
+    assert "record-1" in excinfo.value.problem.details
+
+
+# --- a full disk -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 16 MiB of its own; only root can mount one."""
+    mount, umount = shutil.which("mount"), shutil.which("umount")
+    if os.geteuid() != 0 or not mount or not umount:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run([umount, place], check=True)
+
+
+def fill(place: Path) -> None:
+    with (place / "filler").open("wb", buffering=0) as filler:
+        try:
+            while True:
+                filler.write(b"x" * 4096)
+        except OSError:
+            return
+
+
+def test_a_full_disk_stops_new_operations_but_never_an_undo(small_disk: Path) -> None:
+    journal = Journal(path=small_disk / "journal.db", boot_id="b")
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1"))
+    fill(small_disk)
+
+    for _ in range(300):
+        for happening in (Happening.UNDO_INTENT, Happening.UNDO_FAILED):
+            journal.append("o1", Entry(happening=happening, step="plug"), reason="again")
+    assert len(journal.events("o1")) == 600
+
+    with pytest.raises(AttachdError) as excinfo:
+        journal.accept("o2", replace(REQUEST, request_id="r2"))
+    assert code_of(excinfo) is Code.JOURNAL_FULL
+    assert [row.operation_id for row in journal.operations()] == ["o1"]
+
+    (small_disk / "filler").unlink()
+    assert journal.accept("o2", replace(REQUEST, request_id="r2")).operation_id == "o2"
+    journal.close()
+
+
+def test_the_ballast_is_allocated_not_only_declared(tmp_path: Path) -> None:
+    file = tmp_path / "ballast"
+    ballast = Ballast(path=file, size=1024 * 1024)
+    ballast.secure()
+    assert file.stat().st_blocks * 512 >= 1024 * 1024
+    assert ballast.give_up()
+    assert not ballast.give_up()
+    assert file.stat().st_blocks == 0
