@@ -44,7 +44,6 @@ class CinderAttachment:
     volume_id: str
     instance_id: str | None
     status: str
-    connector_host: str | None = None
     connection: Connection | None = None
 
 

@@ -24,8 +24,8 @@ def new_config() -> cfg.ConfigOpts:
     """A ConfigOpts with every option of attachd registered and nothing read yet."""
     config = cfg.ConfigOpts()
     log.register_options(config)
-    for group in GROUPS:
-        config.register_opts(group.OPTS, group=group.GROUP)
+    for module in GROUPS:
+        config.register_opts(module.OPTS, group=_registered_as(module))
     return config
 
 
@@ -59,15 +59,21 @@ def _default_files() -> list[str]:
 def _read_every_value(config: cfg.ConfigOpts) -> None:
     """oslo.config checks a value only when it is read: read all of them now, not in an attach."""
     for module in GROUPS:
-        group = getattr(module.GROUP, "name", module.GROUP)
+        group = _registered_as(module)
+        values = config[group] if group else config
         for opt in module.OPTS:
             try:
-                config[group][opt.dest] if group != "DEFAULT" else config[opt.dest]
+                values[opt.dest]
             except (cfg.ConfigFileValueError, ValueError) as exc:
                 raise _invalid(
-                    f"[{group}] {opt.name} in {_files(config)}: {exc}",
+                    f"[{module.GROUP}] {opt.name} in {_files(config)}: {exc}",
                     resolution=f"Set it to a value as described: {opt.help}",
                 ) from exc
+
+
+def _registered_as(module: ModuleType) -> str | None:
+    """oslo.config knows the group of an unnamed section as None."""
+    return None if module.GROUP == "DEFAULT" else module.GROUP
 
 
 def _files(config: cfg.ConfigOpts) -> str:

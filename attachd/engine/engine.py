@@ -115,11 +115,12 @@ class Engine:
 
     def operation(self, operation_id: str) -> OperationView:
         """One operation. Raises operation-not-found."""
-        return self._view(self._journal.operation(operation_id))
+        return operation_view(*self._journal.snapshot(operation_id))
 
     def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
         """Operations, the newest first."""
-        return tuple(self._view(row) for row in self._journal.operations(open_only=open_only))
+        rows = self._journal.operations(open_only=open_only)
+        return tuple(self.operation(row.operation_id) for row in rows)
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
         """Live attachments, of one guest (name or id) or of all."""
@@ -183,7 +184,7 @@ class Engine:
 
     def _run(self, row: OperationRow) -> Rest:
         with ExitStack() as held:
-            if row.guest_id and row.volume_id:
+            if row.record_id is not None:
                 refused = self._claim_again(row, held)
                 if refused is not None:
                     return refused
@@ -248,9 +249,17 @@ class Engine:
     def _resume_what_waits(self) -> None:
         """What waits for a world is tried again: it looks first, and rests again if it can't."""
         for row in self._journal.operations(open_only=True):
-            if row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None:
+            waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
+            if waits or self._was_let_go_late(row):
                 self._launch(row)
         self._finish_late_unplugs()
+
+    def _was_let_go_late(self, row: OperationRow) -> bool:
+        """Did it stop at a guest that kept its disk then, and doesn't now?"""
+        if row.record_id is None or row.problem is None:
+            return False
+        stuck = row.problem.code is Code.UNPLUG_TIMEOUT
+        return stuck and self._let_go(self._journal.record(row.record_id))
 
     def _finish_late_unplugs(self) -> None:
         """A guest that let go after the roll-back: its detach goes forward again.
@@ -261,17 +270,13 @@ class Engine:
         for record in self._journal.live_attachments():
             if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
                 continue
-            guest = self._guests.get(record.guest_id)
-            if guest is None or proofs.guest_holds(guest, record.volume_id):
-                continue
-            LOG.info("Guest %s let go of volume %s late", guest.name, record.volume_id)
-            self.submit(_detach_of(record))
+            if self._let_go(record):
+                LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
+                self.submit(_detach_of(record))
 
-    # --- inside -----------------------------------------------------------------------------
-
-    def _view(self, row: OperationRow) -> OperationView:
-        record = self._journal.record(row.record_id) if row.record_id else None
-        return operation_view(row, self._journal.events(row.operation_id), record)
+    def _let_go(self, record: AttachmentRecord) -> bool:
+        guest = self._guests.get(record.guest_id)
+        return guest is not None and not proofs.guest_holds(guest, record.volume_id)
 
 
 def _detach_of(record: AttachmentRecord) -> Request:

@@ -62,10 +62,10 @@ class OperationView:
 
 @dataclass(frozen=True, kw_only=True)
 class Event:
-    """Something that an operation recorded. ``seq`` rises within the operation, from 1.
+    """Something that an operation recorded. ``seq`` rises from event to event, and is above 0.
 
-    ``step`` and ``direction`` are None for the operation's own changes of state. ``state`` is a
-    StepState for a step, and an OperationState for the operation.
+    ``step`` and ``direction`` are None for what concerns the whole operation. ``state`` is a
+    StepState for a step, else one word for what happened to the operation.
     """
 
     seq: int

@@ -90,6 +90,15 @@ class Journal:
         rows = self._all(_OPEN_OPERATIONS if open_only else _ALL_OPERATIONS)
         return tuple(operation_from(row) for row in rows)
 
+    def snapshot(
+        self, operation_id: str
+    ) -> tuple[OperationRow, tuple[EventRow, ...], AttachmentRecord | None]:
+        """An operation, its history and its attachment, all as of one moment."""
+        with self._lock:
+            row = self.operation(operation_id)
+            record = self.record(row.record_id) if row.record_id else None
+            return row, self.events(operation_id), record
+
     def start(self, operation_id: str) -> None:
         """A worker drives the operation from now on; what stopped it before is forgotten."""
         self._execute(

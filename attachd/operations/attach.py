@@ -119,10 +119,14 @@ class Attach:
             bus=self._request.bus,
             mode=self._request.mode,
             size_bytes=volume.size_bytes,
-            prior_attachment_ids=volume.attachment_ids,
+            prior_attachment_ids=self._attachments_before(volume),
             shared_targets=volume.shared_targets,
             service_uuid=volume.service_uuid,
         )
+
+    def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
+        listed = self._cinder.list_attachments(volume.volume_id)
+        return tuple(attachment.attachment_id for attachment in listed)
 
     # --- 1 reserve the device name ----------------------------------------------------------
 
@@ -275,12 +279,16 @@ class Attach:
         self._guard.close()
 
     def _attachment_is_ours(self, record: AttachmentRecord) -> bool:
-        if record.attachment_id is None:
+        """Cinder's attachment still leads where this host was led by our connector.
+
+        Cinder never shows a connector again; but nobody else was ever given this attachment's id.
+        """
+        if record.attachment_id is None or record.connection is None:
             return False
         attachment = self._cinder.get_attachment(record.attachment_id)
-        return (
-            attachment is not None and attachment.connector_host == self._host.connector()["host"]
-        )
+        if attachment is None or attachment.connection is None:
+            return False
+        return attachment.connection.targets == record.connection.targets
 
     # --- what earlier steps left ------------------------------------------------------------
 

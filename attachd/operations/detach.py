@@ -122,7 +122,12 @@ class Detach:
     # --- 1 begin: the volume becomes detaching ----------------------------------------------
 
     def _begin(self) -> None:
-        self._cinder.begin_detaching(self._known.volume_id)
+        try:
+            self._cinder.begin_detaching(self._known.volume_id)
+        except AttachdError as exc:
+            # Whatever the volume's status is: a guest that let go already only leaves forward.
+            if exc.code is not Code.CINDER_REFUSED or exc.touched or self._guest_holds():
+                raise
         self.record = replace(
             self._known, state=AttachmentState.DETACHING, operation_id=self._operation_id
         )
@@ -177,12 +182,14 @@ class Detach:
         """Look at the guest, freshly. What Cinder says decides nothing here."""
         if self.record is None:
             return Sighting(guest_holds_disk=False, attachment_is_ours=False)
-        guest = self._guests.get(self.record.guest_id)
-        holds = guest is not None and proofs.guest_holds(guest, self.record.volume_id)
-        return Sighting(guest_holds_disk=holds, attachment_is_ours=True)
+        return Sighting(guest_holds_disk=self._guest_holds(), attachment_is_ours=True)
 
     def close(self) -> None:
         """Nothing is held between steps."""
+
+    def _guest_holds(self) -> bool:
+        guest = self._guests.get(self._known.guest_id)
+        return guest is not None and proofs.guest_holds(guest, self._known.volume_id)
 
     @property
     def _known(self) -> AttachmentRecord:

@@ -95,19 +95,28 @@ TRANSITIONS: dict[tuple[Standing, Happening], Standing] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """A history, folded: where each step stands, and whether the operation turned back."""
+    """A history, folded.
+
+    ``committed``: it was resumed forward after its pivot had begun, since the pivot was seen to
+    have had its effect; so there is no way back, even while earlier steps are done anew.
+    """
 
     standings: tuple[Standing, ...]
     turned_back: bool
+    committed: bool
 
 
 def fold(steps: Sequence[StepSpec], history: Iterable[Entry]) -> Course:
     """Fold a history into a course. Raises ValueError on one that no sound journal holds."""
     names = [step.name for step in steps]
     standings = [Standing.PENDING] * len(steps)
-    turned_back = False
+    turned_back = committed = False
     for entry in history:
         resumption = entry.happening in RESUMPTIONS
+        if resumption:
+            committed = entry.happening is Happening.RESUME_FORWARD and (
+                committed or _pivot_was_begun(steps, standings)
+            )
         concerned = range(len(steps)) if resumption else (_position(names, entry),)
         for position in concerned:
             standings[position] = _next(standings[position], entry)
@@ -115,7 +124,7 @@ def fold(steps: Sequence[StepSpec], history: Iterable[Entry]) -> Course:
             turned_back = True
         elif entry.happening is Happening.RESUME_FORWARD:
             turned_back = False
-    return Course(standings=tuple(standings), turned_back=turned_back)
+    return Course(standings=tuple(standings), turned_back=turned_back, committed=committed)
 
 
 def undo_was_begun(history: Iterable[Entry]) -> bool:
@@ -126,6 +135,13 @@ def undo_was_begun(history: Iterable[Entry]) -> bool:
 def was_begun(history: Iterable[Entry], step: str) -> bool:
     """Was this step ever begun?"""
     return any(e.happening is Happening.DO_INTENT and e.step == step for e in history)
+
+
+def _pivot_was_begun(steps: Sequence[StepSpec], standings: Sequence[Standing]) -> bool:
+    return any(
+        step.pivot and standing is not Standing.PENDING
+        for step, standing in zip(steps, standings, strict=True)
+    )
 
 
 def _position(names: list[str], entry: Entry) -> int:

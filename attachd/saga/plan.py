@@ -9,6 +9,9 @@ Forward, the first step that isn't done decides:
 | untouched | turn back | turn back | stop |
 | failed | turn back | stop | stop |
 
+An operation that was resumed forward because its pivot had had its effect stops wherever the table
+says to turn back.
+
 Back, the last step that isn't gone decides: done or failed is undone, open and undoing want a look,
 stuck stops: nothing is undone past a failed undo (law 4). When all are gone the operation is
 ``undone``, or ``refused`` where no undoable step ever had an effect.
@@ -85,7 +88,7 @@ def _forward(steps: Sequence[StepSpec], course: Course) -> Action:
             return Do(step=step, reason="next in order")
         if standing in _UNKNOWN:
             return Look(step=step, reason=f"what became of {step.name} isn't known")
-        if _may_turn_back(steps, step, standing):
+        if not course.committed and _may_turn_back(steps, step, standing):
             return _back(steps, course)
         return Stop(step=step, reason=f"{step.name} failed where there is no way back")
     return Finish(state=OperationState.DONE, reason="every step is done")

@@ -80,10 +80,7 @@ def test_back(undo: tuple[Happening, ...], expected: str) -> None:
     begun = [
         *history(before=FAILED),
         Entry(happening=Happening.UNDO_INTENT, step="before"),
-        *(
-            Entry(happening=h, step="" if h is Happening.RESUME_BACK else "before")
-            for h in undo
-        ),
+        *(Entry(happening=h, step="" if h is Happening.RESUME_BACK else "before") for h in undo),
     ]
     assert short(plan(STEPS, begun)) == expected
 
@@ -113,6 +110,17 @@ def test_nothing_is_undone_past_a_failed_undo() -> None:
         Entry(happening=Happening.UNDO_FAILED, step="plug"),
     ]
     assert short(plan(steps, lines)) == "stop plug"
+
+
+def test_a_detach_whose_guest_let_go_stops_rather_than_turns_back() -> None:
+    lines = history(precheck=DONE, begin=DONE, unplug=FAILED)
+    lines += [
+        Entry(happening=Happening.RESUME_FORWARD),
+        *history(precheck=DONE, begin=UNTOUCHED),
+    ]
+    assert short(plan(detach.TABLE, lines)) == "stop begin"
+    lines += [Entry(happening=Happening.RESUME_FORWARD), *history(precheck=UNTOUCHED)]
+    assert short(plan(detach.TABLE, lines)) == "stop precheck"
 
 
 RESULTS = st.sampled_from(["done", "untouched", "failed", "crash"])

@@ -37,9 +37,7 @@ def test_an_attach_goes_forward_only_where_the_guest_holds_our_disk(
 
 
 @pytest.mark.parametrize(("holds", "ours"), list(itertools.product([True, False], repeat=2)))
-def test_an_attach_whose_undo_was_begun_goes_back_whatever_is_seen(
-    holds: bool, ours: bool
-) -> None:
+def test_an_attach_whose_undo_was_begun_goes_back_whatever_is_seen(holds: bool, ours: bool) -> None:
     assert direction(OperationKind.ATTACH, UNDOING, holds=holds, ours=ours) == "back"
 
 

@@ -1,0 +1,36 @@
+# Two commands on a fresh Debian or Ubuntu machine, as root or a user with sudo:
+#   make demo   builds and boots the lab, and does the main job in it, start to end
+#   make test   passes all tests: style, types, unit, contract, and the functional ones in the lab
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+.PHONY: demo test check unit functional sample clean
+
+demo: $(VENV)/ready
+	tools/lab up
+	$(PYTHON) tools/demo
+
+test: check unit functional
+
+check: $(VENV)/ready
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/mypy --strict tools/labkit
+
+unit: $(VENV)/ready
+	$(PYTHON) -m pytest tests -m "not lab"
+
+functional: $(VENV)/ready
+	tools/lab up
+	$(PYTHON) -m pytest tests/functional tests/contract -m lab
+
+sample: $(VENV)/ready
+	$(PYTHON) tools/sample > etc/attachd.conf.sample
+
+$(VENV)/ready: pyproject.toml tools/setup
+	tools/setup $(VENV)
+
+clean:
+	rm -rf $(VENV) build *.egg-info

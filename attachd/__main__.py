@@ -1,0 +1,41 @@
+"""``attachd``: reads the configuration, assembles the daemon, runs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+
+from oslo_log import log
+
+from attachd import conf
+from attachd.errors import AttachdError
+
+LOG = logging.getLogger("attachd")
+
+_FAILED = 1
+
+
+def main() -> int:
+    """Run the daemon; the exit status. A mistake in its surroundings is told without a traceback."""
+    try:
+        config = conf.load(sys.argv[1:])
+        log.setup(config, "attachd")
+        # Imported only now: the libraries behind it are many, and a mistake in the file is told
+        # before they are there.
+        from attachd.daemon import assemble  # noqa: PLC0415
+
+        daemon = assemble(config, os.environ)
+    except AttachdError as exc:
+        problem = exc.problem
+        lines = (str(problem), problem.details, problem.resolution)
+        print("\n".join(line for line in lines if line), file=sys.stderr)  # noqa: T201
+        return _FAILED
+    status = daemon.run()
+    logging.shutdown()
+    # Threads of operations that outlive the stop are journalled, and must not hold it up.
+    os._exit(status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""The engine's views as JSON documents: the one place that chooses what goes on the wire.
+
+Fields are chosen by name, never dumped: what is added to a record stays inside until it is asked
+for here. tests hold each document against its schema.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attachd.api import problems
+from attachd.engine.views import Event, OperationView, StepView
+from attachd.errors import Problem
+from attachd.model import AttachmentRecord
+
+
+def attachment(record: AttachmentRecord) -> dict[str, Any]:
+    """An attachment; ``attachment_id`` is null until Cinder has given one."""
+    return {
+        "attachment_id": record.attachment_id,
+        "volume_id": record.volume_id,
+        "guest_id": record.guest_id,
+        "guest_name": record.guest_name,
+        "device": record.device,
+        "serial": record.serial,
+        "bus": str(record.bus),
+        "mode": str(record.mode),
+        "host_path": record.host_path,
+        "wwn": record.wwn,
+        "state": str(record.state),
+        "operation_id": record.operation_id,
+    }
+
+
+def operation(view: OperationView) -> dict[str, Any]:
+    """An operation: what was asked for, what it stands for, and how far it is."""
+    return {
+        "operation_id": view.operation_id,
+        "kind": str(view.kind),
+        "state": str(view.state),
+        "guest": view.request.guest,
+        "volume": view.request.volume,
+        "guest_id": view.guest_id,
+        "guest_name": view.guest_name,
+        "volume_id": view.volume_id,
+        "volume_name": view.volume_name,
+        "request_id": view.request.request_id,
+        "global_request_id": view.global_request_id,
+        "created_at": view.created_at,
+        "started_at": view.started_at,
+        "finished_at": view.finished_at,
+        "attachment": None if view.attachment is None else attachment(view.attachment),
+        "problem": _problem(view.problem),
+        "steps": [_step(step) for step in view.steps],
+    }
+
+
+def event(happened: Event) -> dict[str, Any]:
+    """One event of an operation."""
+    return {
+        "seq": happened.seq,
+        "step": happened.step,
+        "direction": happened.direction,
+        "phase": happened.phase,
+        "state": happened.state,
+        "reason": happened.reason,
+        "at": happened.at,
+    }
+
+
+def _step(step: StepView) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "world": step.world,
+        "direction": step.direction,
+        "state": step.state,
+        "reason": step.reason,
+        "started_at": step.started_at,
+        "finished_at": step.finished_at,
+        "seconds": step.seconds,
+        "problem": _problem(step.problem),
+    }
+
+
+def _problem(problem: Problem | None) -> dict[str, Any] | None:
+    return None if problem is None else problems.fields(problem)

@@ -1,0 +1,44 @@
+"""What the API asks of the engine."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from attachd.engine.views import Event, OperationView
+from attachd.model import AttachmentRecord, Request
+
+
+class Engine(Protocol):
+    """The engine's facade. Every method may be called from any thread; all but ``wait`` return
+    promptly; each raises only AttachdError.
+    """
+
+    def submit(self, request: Request) -> OperationView:
+        """Journal and queue it; the view is what its operation is now.
+
+        The same request_id with the same content gets the first one's operation. Raises
+        request-id-reused (other content), shutting-down, journal-full, journal-unavailable.
+        """
+
+    def operation(self, operation_id: str) -> OperationView:
+        """Raises operation-not-found."""
+
+    def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
+        """Newest first; ``open_only`` leaves out those that came to their end."""
+
+    def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
+        """The live ones, all or those of a guest (name or id)."""
+
+    def attachment(self, attachment_id: str) -> AttachmentRecord:
+        """By Cinder's id, or by the record's own. Raises attachment-not-found."""
+
+    def wait(self, operation_id: str, *, after: int, timeout: float) -> tuple[Event, ...]:
+        """The events with a ``seq`` above ``after``, oldest first.
+
+        Blocks until there is one, the operation rests, or ``timeout`` seconds are over. Raises
+        operation-not-found.
+        """
+
+    def health(self) -> Mapping[str, object]:
+        """What JSON can say about the daemon: at least ``status`` and ``version``."""

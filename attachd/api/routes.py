@@ -1,0 +1,329 @@
+"""Every route of the API in one table, from which Flask's rules and the OpenAPI document are made.
+
+A handler is a plain function of the context and a checked call; it knows nothing of HTTP beyond
+the status and the headers of its reply.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from attachd.api import documents, schemas
+from attachd.api.ports import Engine
+from attachd.errors import Code, Refused
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    Bus,
+    Mode,
+    OperationKind,
+    Request,
+)
+
+LONGEST_WAIT = 5.0
+"""Seconds that a long poll may hold its thread, whatever the caller asks for."""
+
+
+class LongPolls:
+    """How many callers may wait at once, so that threads are always left for the others."""
+
+    def __init__(self, limit: int) -> None:
+        self._places = threading.BoundedSemaphore(limit)
+
+    @contextmanager
+    def place(self) -> Iterator[bool]:
+        """Was a place free? It never blocks."""
+        granted = self._places.acquire(blocking=False)
+        try:
+            yield granted
+        finally:
+            if granted:
+                self._places.release()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What the handlers work with."""
+
+    engine: Engine
+    long_polls: LongPolls
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A checked request: the values of its path, its query and its body."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, Any]
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reply:
+    """A document and how it is sent."""
+
+    document: Mapping[str, Any]
+    status: HTTPStatus = HTTPStatus.OK
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parameter:
+    """A parameter of the query."""
+
+    name: str
+    schema: schemas.Schema
+    required: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Route:
+    """A method on a path. ``body`` and ``answer`` name components of the schemas."""
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    handler: Callable[[Context, Call], Reply]
+    answer: str
+    status: HTTPStatus = HTTPStatus.OK
+    query: tuple[Parameter, ...] = ()
+    body: str | None = None
+
+
+def _attach(context: Context, call: Call) -> Reply:
+    body = call.body
+    return _submit(
+        context,
+        Request(
+            kind=OperationKind.ATTACH,
+            guest=body["guest"],
+            volume=body["volume"],
+            request_id=body.get("request_id") or _new_request_id(),
+            device=body.get("device"),
+            bus=Bus(body.get("bus", Bus.VIRTIO)),
+            mode=Mode(body.get("mode", Mode.RW)),
+            override_nova=body.get("override_nova", False),
+        ),
+    )
+
+
+def _detach(context: Context, call: Call) -> Reply:
+    return _submit(context, _detach_request(call, call.query["guest"], call.query["volume"]))
+
+
+def _detach_by_id(context: Context, call: Call) -> Reply:
+    record = context.engine.attachment(call.path["attachment_id"])
+    request = _detach_request(call, record.guest_id, record.volume_id)
+    if record.state is AttachmentState.DETACHED and not _known(context, request):
+        # The guest may have the volume again, by a later attachment: that one isn't meant.
+        raise Refused(
+            Code.NOT_ATTACHED,
+            "This attachment is detached already.",
+            resolution="List what is attached: GET /v1/attachments",
+        )
+    return _submit(context, request)
+
+
+def _detach_request(call: Call, guest: str, volume: str) -> Request:
+    return Request(
+        kind=OperationKind.DETACH,
+        guest=guest,
+        volume=volume,
+        request_id=call.query.get("request_id") or _new_request_id(),
+    )
+
+
+def _known(context: Context, request: Request) -> bool:
+    """Is it the repetition of a request that was accepted before?"""
+    return any(
+        view.request.request_id == request.request_id
+        for view in context.engine.operations(open_only=False)
+    )
+
+
+def _new_request_id() -> str:
+    return str(uuid.uuid4())
+
+
+def _submit(context: Context, request: Request) -> Reply:
+    view = context.engine.submit(request)
+    return Reply(
+        document=documents.operation(view),
+        status=HTTPStatus.ACCEPTED,
+        headers={"Location": f"/v1/operations/{view.operation_id}"},
+    )
+
+
+def _attachments(context: Context, call: Call) -> Reply:
+    records: tuple[AttachmentRecord, ...] = context.engine.attachments(
+        guest=call.query.get("guest")
+    )
+    return Reply(document={"attachments": [documents.attachment(record) for record in records]})
+
+
+def _attachment(context: Context, call: Call) -> Reply:
+    return Reply(
+        document=documents.attachment(context.engine.attachment(call.path["attachment_id"]))
+    )
+
+
+def _operations(context: Context, call: Call) -> Reply:
+    views = context.engine.operations(open_only=call.query.get("open", False))
+    return Reply(document={"operations": [documents.operation(view) for view in views]})
+
+
+def _operation(context: Context, call: Call) -> Reply:
+    return Reply(document=documents.operation(context.engine.operation(call.path["operation_id"])))
+
+
+def _events(context: Context, call: Call) -> Reply:
+    """A caller who finds no place to wait gets what there is, and is asked to pause."""
+    operation_id = call.path["operation_id"]
+    # Read before the events: once it rests here, no event can be missing from them.
+    state = context.engine.operation(operation_id).state
+    asked = min(call.query.get("wait", 0.0), LONGEST_WAIT)
+    with context.long_polls.place() as granted:
+        events = context.engine.wait(
+            operation_id, after=call.query.get("after", 0), timeout=asked if granted else 0.0
+        )
+    return Reply(
+        document={
+            "operation_id": operation_id,
+            "state": str(state),
+            "resting": state.resting,
+            "events": [documents.event(event) for event in events],
+        },
+        headers={} if granted else {"Retry-After": "1"},
+    )
+
+
+def _health(context: Context, _call: Call) -> Reply:
+    return Reply(document=context.engine.health())
+
+
+_REQUEST_ID = Parameter(name="request_id", schema=schemas.REQUEST_ID)
+
+ROUTES = (
+    Route(
+        method="POST",
+        path="/v1/attachments",
+        name="attach",
+        summary="Attach a volume to a guest; answers with the operation that does it.",
+        handler=_attach,
+        body="AttachRequest",
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/attachments",
+        name="detach",
+        summary="Detach a volume from a guest; answers with the operation that does it.",
+        handler=_detach,
+        query=(
+            Parameter(name="guest", schema=schemas.text("Name or UUID."), required=True),
+            Parameter(name="volume", schema=schemas.text("Name or UUID."), required=True),
+            _REQUEST_ID,
+        ),
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="DELETE",
+        path="/v1/attachments/{attachment_id}",
+        name="detachById",
+        summary="Detach this attachment, and no later one of the same volume and guest.",
+        handler=_detach_by_id,
+        query=(_REQUEST_ID,),
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="GET",
+        path="/v1/attachments",
+        name="listAttachments",
+        summary="The live attachments.",
+        handler=_attachments,
+        query=(Parameter(name="guest", schema=schemas.text("Only this guest's.")),),
+        answer="Attachments",
+    ),
+    Route(
+        method="GET",
+        path="/v1/attachments/{attachment_id}",
+        name="showAttachment",
+        summary="One attachment.",
+        handler=_attachment,
+        answer="Attachment",
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations",
+        name="listOperations",
+        summary="The operations, newest first.",
+        handler=_operations,
+        query=(
+            Parameter(
+                name="open",
+                schema={
+                    "type": "boolean",
+                    "default": False,
+                    "description": "Only those that haven't come to their end.",
+                },
+            ),
+        ),
+        answer="Operations",
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations/{operation_id}",
+        name="showOperation",
+        summary="One operation with its steps.",
+        handler=_operation,
+        answer="Operation",
+    ),
+    Route(
+        method="GET",
+        path="/v1/operations/{operation_id}/events",
+        name="followOperation",
+        summary="What an operation recorded, and (long poll) what it records next.",
+        handler=_events,
+        query=(
+            Parameter(
+                name="after",
+                schema={
+                    "type": "integer",
+                    "minimum": 0,
+                    "default": 0,
+                    "description": "Only events with a higher seq.",
+                },
+            ),
+            Parameter(
+                name="wait",
+                schema={
+                    "type": "number",
+                    "minimum": 0,
+                    "default": 0,
+                    "description": "Seconds to wait for an event; at most "
+                    f"{LONGEST_WAIT:g} are waited. An answer with Retry-After came at once, "
+                    "because too many callers wait already.",
+                },
+            ),
+        ),
+        answer="Events",
+    ),
+    Route(
+        method="GET",
+        path="/v1/health",
+        name="health",
+        summary="The daemon's version, and whether the worlds can be reached.",
+        handler=_health,
+        answer="Health",
+    ),
+)

@@ -1,0 +1,189 @@
+"""The JSON Schemas (2020-12) of everything that goes over the wire.
+
+One definition serves twice: requests are validated by it, and the OpenAPI document is made of it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from attachd.errors import Code, World
+from attachd.model import AttachmentState, Bus, Mode, OperationKind, OperationState
+
+Schema = dict[str, Any]
+
+# A control character has no place in a name; a lone surrogate can't be written as UTF-8.
+_UNPRINTABLE = r"[\u0000-\u001f\u007f\ud800-\udfff]"
+
+
+def text(description: str, *, longest: int = 255) -> Schema:
+    """A printable string of 1 to ``longest`` characters, from the outside."""
+    return {
+        "type": "string",
+        "minLength": 1,
+        "maxLength": longest,
+        "not": {"pattern": _UNPRINTABLE},
+        "description": description,
+    }
+
+
+def ref(name: str) -> Schema:
+    """A reference to a component."""
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+REQUEST_ID = text(
+    "The caller's own id of this request: the same one again gets the first one's operation. "
+    "Without it every request is a new one.",
+    longest=128,
+)
+
+
+def _choice(enum: type[Bus | Mode | OperationKind | OperationState | AttachmentState]) -> Schema:
+    return {"type": "string", "enum": [str(member) for member in enum]}
+
+
+def _nullable(*alternatives: Schema) -> Schema:
+    return {"anyOf": [*alternatives, {"type": "null"}]}
+
+
+def _object(properties: Schema) -> Schema:
+    """An answer's object: everything is there, and more may be added in later versions."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_STRING: Schema = {"type": "string"}
+_STRING_OR_NULL: Schema = {"type": ["string", "null"]}
+_TIME: Schema = {"type": "string", "format": "date-time"}
+_TIME_OR_NULL: Schema = {"type": ["string", "null"], "format": "date-time"}
+_PROBLEM_FIELDS: Schema = {
+    "code": {
+        "type": "string",
+        "description": "Permanent, for scripts; later versions may have more.",
+        "examples": [str(code) for code in Code],
+    },
+    "brief": {"type": "string", "description": "One sentence for the operator."},
+    "details": {"type": "string", "description": "For whoever investigates; may be empty."},
+    "resolution": {"type": "string", "description": "What to do next; may be empty."},
+}
+
+COMPONENTS: dict[str, Schema] = {
+    "AttachRequest": {
+        "type": "object",
+        "required": ["guest", "volume"],
+        "additionalProperties": False,
+        "properties": {
+            "guest": text("A libvirt domain: its name or its UUID."),
+            "volume": text("A Cinder volume: its name or its UUID."),
+            "device": text("The device's name in the guest's XML (vdb, sdb); default: next free."),
+            "bus": {**_choice(Bus), "default": str(Bus.VIRTIO)},
+            "mode": {**_choice(Mode), "default": str(Mode.RW)},
+            "request_id": REQUEST_ID,
+            "override_nova": {
+                "type": "boolean",
+                "default": False,
+                "description": "Attach even to a guest that Nova owns.",
+            },
+        },
+    },
+    "Attachment": _object(
+        {
+            "attachment_id": {
+                **_STRING_OR_NULL,
+                "description": "Cinder's id of it; null until Cinder has given one.",
+            },
+            "volume_id": _STRING,
+            "guest_id": _STRING,
+            "guest_name": _STRING,
+            "device": _STRING,
+            "serial": _STRING,
+            "bus": _choice(Bus),
+            "mode": _choice(Mode),
+            "host_path": _STRING_OR_NULL,
+            "wwn": _STRING_OR_NULL,
+            "state": _choice(AttachmentState),
+            "operation_id": _STRING,
+        }
+    ),
+    "Attachments": _object({"attachments": {"type": "array", "items": ref("Attachment")}}),
+    "Step": _object(
+        {
+            "name": _STRING,
+            "world": {"type": "string", "examples": [str(world) for world in World]},
+            "direction": {"type": "string", "enum": ["do", "undo"]},
+            "state": {
+                "type": "string",
+                "enum": ["running", "done", "failed", "untouched", "unknown"],
+            },
+            "reason": _STRING,
+            "started_at": _TIME,
+            "finished_at": _TIME_OR_NULL,
+            "seconds": {"type": ["number", "null"]},
+            "problem": _nullable(ref("Problem")),
+        }
+    ),
+    "Operation": _object(
+        {
+            "operation_id": _STRING,
+            "kind": _choice(OperationKind),
+            "state": _choice(OperationState),
+            "guest": {**_STRING, "description": "The guest in the caller's words."},
+            "volume": {**_STRING, "description": "The volume in the caller's words."},
+            "guest_id": _STRING_OR_NULL,
+            "guest_name": _STRING_OR_NULL,
+            "volume_id": _STRING_OR_NULL,
+            "volume_name": _STRING_OR_NULL,
+            "request_id": _STRING,
+            "global_request_id": {
+                **_STRING,
+                "description": "Cinder logs it with every call of this operation.",
+            },
+            "created_at": _TIME,
+            "started_at": _TIME_OR_NULL,
+            "finished_at": _TIME_OR_NULL,
+            "attachment": _nullable(ref("Attachment")),
+            "problem": _nullable(ref("Problem")),
+            "steps": {"type": "array", "items": ref("Step")},
+        }
+    ),
+    "Operations": _object({"operations": {"type": "array", "items": ref("Operation")}}),
+    "Event": _object(
+        {
+            "seq": {"type": "integer", "minimum": 1},
+            "step": _STRING_OR_NULL,
+            "direction": {"type": ["string", "null"], "enum": ["do", "undo", None]},
+            "phase": {"type": "string", "enum": ["intent", "outcome", "state"]},
+            "state": _STRING,
+            "reason": _STRING,
+            "at": _TIME,
+        }
+    ),
+    "Events": _object(
+        {
+            "operation_id": _STRING,
+            "state": {
+                **_choice(OperationState),
+                "description": "As it was before the events were read.",
+            },
+            "resting": {
+                "type": "boolean",
+                "description": "The operation won't go on by itself, and no event is missing.",
+            },
+            "events": {"type": "array", "items": ref("Event")},
+        }
+    ),
+    "Health": {
+        "type": "object",
+        "required": ["status", "version"],
+        "properties": {"status": _STRING, "version": _STRING},
+    },
+    "OpenAPI": {
+        "type": "object",
+        "required": ["openapi", "info", "paths"],
+        "properties": {"openapi": _STRING},
+    },
+    "Problem": _object(_PROBLEM_FIELDS),
+    "ProblemDocument": _object(
+        {"type": _STRING, "title": _STRING, "status": {"type": "integer"}, **_PROBLEM_FIELDS}
+    ),
+}

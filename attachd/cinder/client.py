@@ -1,0 +1,349 @@
+"""Cinder's verbs, as the operations use them: the new-style attachments, and detaching's two.
+
+Each verb that changes something names the question by which Cinder tells whether it had its
+effect (see ``retry``). Ids are UUIDs in Cinder; nothing else ever becomes part of a URL's path.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+
+import requests
+import tenacity
+
+from attachd.cinder.answers import read_attachment, read_volume
+from attachd.cinder.faults import safe_text
+from attachd.cinder.retry import Landed, Retry
+from attachd.cinder.session import CinderSession
+from attachd.cinder.wire import Answer, document
+from attachd.errors import AttachdError, Code, Refused, World
+from attachd.model import CinderAttachment, Connector, Volume
+
+LOG = logging.getLogger(__name__)
+LONGEST_NAME = 255
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+class CinderClient:
+    """Fulfils ``attachd.operations.ports.Cinder``; any number of threads may share it.
+
+    ``delete_timeout``: seconds that a deleted attachment has to disappear; it is looked for every
+    ``poll_interval`` seconds.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: CinderSession,
+        retry: Retry,
+        delete_timeout: float,
+        poll_interval: float = 1.0,
+        global_request_id: str | None = None,
+    ) -> None:
+        self._session = session
+        self._retry = retry
+        self._delete_timeout = delete_timeout
+        self._poll_interval = poll_interval
+        self._global_request_id = global_request_id
+
+    def for_request(self, global_request_id: str) -> CinderClient:
+        """The same Cinder; each call carries this ``req-<uuid>`` in X-Openstack-Request-Id."""
+        return CinderClient(
+            session=self._session,
+            retry=self._retry,
+            delete_timeout=self._delete_timeout,
+            poll_interval=self._poll_interval,
+            global_request_id=global_request_id,
+        )
+
+    # --- volumes ----------------------------------------------------------------------------
+
+    def find_volume(self, reference: str) -> Volume:
+        """By id, else by exact name, in every project.
+
+        Raises Refused volume-not-found or volume-ambiguous, Unreachable cinder-unavailable.
+        """
+        volume = self.get_volume(reference)
+        if volume is not None:
+            return volume
+        named = self._volumes_named(reference)
+        if not named:
+            raise _no_such_volume(reference)
+        if len(named) > 1:
+            raise Refused(
+                Code.VOLUME_AMBIGUOUS,
+                f"{len(named)} volumes are named {_quoted(reference)}.",
+                details="Their ids: " + ", ".join(volume.volume_id for volume in named),
+                resolution="Name the volume by its id.",
+            )
+        return named[0]
+
+    def get_volume(self, volume_id: str) -> Volume | None:
+        """None: Cinder answered that there is none, or it is no id at all."""
+        return self._retry.read(partial(self._volume, volume_id))
+
+    def _volume(self, volume_id: str) -> Volume | None:
+        if not _is_uuid(volume_id):
+            return None
+        answer = self._get(f"/volumes/{volume_id}")
+        if answer is None:
+            return None
+        volume = read_volume(answer.at("volume"))
+        _same(answer.at("volume").at("id"), volume_id)
+        return volume
+
+    def _volumes_named(self, name: str) -> list[Volume]:
+        """Cinder's own filter may ignore case and accents; only the very same name counts."""
+        if not 0 < len(name) <= LONGEST_NAME:
+            return []
+        answer = self._retry.read(
+            partial(self._get, "/volumes/detail", {"all_tenants": "1", "name": name})
+        )
+        if answer is None:
+            return []
+        volumes = [read_volume(volume) for volume in answer.at("volumes").items()]
+        return [volume for volume in volumes if volume.name == name]
+
+    def begin_detaching(self, volume_id: str) -> None:
+        """os-begin_detaching: ``in-use`` becomes ``detaching``; Refused from any other status.
+
+        The status is read first: after a lost answer ``detaching`` is ours only if it wasn't so
+        before.
+        """
+        status = self._retry.read(partial(self._status, volume_id))
+        if status != "in-use":
+            raise Refused(
+                Code.CINDER_REFUSED,
+                f"Volume {volume_id} can't be detached: its status is {safe_text(status)}.",
+                resolution="A volume is detached while it is in-use.",
+            )
+        self._retry.change(
+            partial(self._volume_action, volume_id, "os-begin_detaching"),
+            landed=lambda: _done(self._status(volume_id) == "detaching"),
+        )
+
+    def roll_detaching(self, volume_id: str) -> None:
+        """os-roll_detaching: ``detaching`` becomes ``in-use``; from ``in-use`` nothing happens."""
+        self._retry.change(
+            partial(self._volume_action, volume_id, "os-roll_detaching"),
+            landed=lambda: _done(self._status(volume_id) != "detaching"),
+        )
+
+    def _status(self, volume_id: str) -> str:
+        volume = self._volume(volume_id)
+        if volume is None:
+            raise _no_such_volume(volume_id)
+        return volume.status
+
+    def _volume_action(self, volume_id: str, action: str) -> None:
+        path = f"/volumes/{volume_id}/action"
+        if not _is_uuid(volume_id) or self._send("POST", path, {action: {}}) is None:
+            raise _no_such_volume(volume_id)
+
+    # --- attachments ------------------------------------------------------------------------
+
+    def list_attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        """The volume's attachments, without connection."""
+        return self._retry.read(partial(self._attachments, volume_id))
+
+    def get_attachment(self, attachment_id: str) -> CinderAttachment | None:
+        """None: Cinder answered that there is none, or it is no id at all."""
+        return self._retry.read(partial(self._attachment, attachment_id))
+
+    def create_attachment(
+        self, volume_id: str, *, instance_id: str, prior_attachment_ids: Collection[str]
+    ) -> CinderAttachment:
+        """POST without a connector: the volume becomes ``reserved``.
+
+        When the answer was lost, the one attachment of this volume and instance that isn't in
+        ``prior_attachment_ids`` is ours; more than one is worlds-disagree (law 11).
+        """
+        return self._retry.change(
+            partial(self._create, volume_id, instance_id),
+            landed=partial(self._created, volume_id, instance_id, prior_attachment_ids),
+        )
+
+    def _create(self, volume_id: str, instance_id: str) -> CinderAttachment:
+        attachment = {"volume_uuid": volume_id, "instance_uuid": instance_id, "connector": None}
+        body = {"attachment": attachment}
+        if (
+            not _is_uuid(volume_id)
+            or (response := self._send("POST", "/attachments", body)) is None
+        ):
+            raise _no_such_volume(volume_id)
+        return read_attachment(document(response, touched=True).at("attachment"))
+
+    def _created(
+        self, volume_id: str, instance_id: str, prior: Collection[str]
+    ) -> Landed[CinderAttachment] | None:
+        ours = [
+            attachment
+            for attachment in self._attachments(volume_id)
+            if attachment.instance_id == instance_id and attachment.attachment_id not in prior
+        ]
+        if len(ours) > 1:
+            raise AttachdError(
+                Code.WORLDS_DISAGREE,
+                f"Volume {volume_id} has {len(ours)} new attachments for one guest.",
+                details="Their ids: " + ", ".join(found.attachment_id for found in ours),
+                resolution="Delete those that nothing uses: openstack volume attachment delete.",
+                world=World.CINDER,
+            )
+        return Landed(result=ours[0]) if ours else None
+
+    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+        """PUT the connector: the answer has a connection, and the volume is ``attaching``.
+
+        An attachment that has a connection already is returned as it is: Cinder doesn't tell
+        whose connector it carries, but nobody else is given this id.
+        """
+        already = self._retry.read(partial(self._connected, attachment_id))
+        if already:
+            return already.result
+        return self._retry.change(
+            partial(self._update, attachment_id, connector),
+            landed=partial(self._connected, attachment_id),
+        )
+
+    def _update(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+        body = {"attachment": {"connector": dict(connector)}}
+        response = self._send("PUT", f"/attachments/{attachment_id}", body)
+        if response is None:
+            raise _no_such_attachment(attachment_id)
+        answer = document(response, touched=True).at("attachment")
+        _same(answer.at("id"), attachment_id)
+        attachment = read_attachment(answer)
+        if attachment.connection is None:
+            raise answer.at("connection_info").wrong("is empty")
+        return attachment
+
+    def _connected(self, attachment_id: str) -> Landed[CinderAttachment] | None:
+        attachment = self._existing(attachment_id)
+        return Landed(result=attachment) if attachment.connection else None
+
+    def complete_attachment(self, attachment_id: str) -> None:
+        """os-complete: the volume becomes ``in-use``. Done already: nothing happens."""
+        self._retry.change(
+            partial(self._complete, attachment_id),
+            landed=lambda: _done(self._existing(attachment_id).status == "attached"),
+        )
+
+    def _complete(self, attachment_id: str) -> None:
+        path = f"/attachments/{attachment_id}/action"
+        body = {"os-complete": attachment_id}
+        if not _is_uuid(attachment_id) or self._send("POST", path, body) is None:
+            raise _no_such_attachment(attachment_id)
+
+    def delete_attachment(self, attachment_id: str) -> None:
+        """DELETE and wait until Cinder says that it is gone. Gone already: nothing happens.
+
+        Raises AttachdError deadline-exceeded when it is still there after ``delete_timeout``.
+        """
+        if not _is_uuid(attachment_id):
+            return
+        self._retry.change(
+            partial(self._delete, attachment_id),
+            landed=lambda: _done(self._is_gone(attachment_id)),
+        )
+        self._wait_until_gone(attachment_id)
+
+    def _delete(self, attachment_id: str) -> None:
+        self._send("DELETE", f"/attachments/{attachment_id}")
+
+    def _wait_until_gone(self, attachment_id: str) -> None:
+        wait = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda gone: not gone),
+            stop=tenacity.stop_after_delay(self._delete_timeout),
+            wait=tenacity.wait_fixed(self._poll_interval),
+        )
+        try:
+            wait(self._retry.read, partial(self._is_gone, attachment_id))
+        except tenacity.RetryError as exc:
+            raise AttachdError(
+                Code.DEADLINE_EXCEEDED,
+                f"Cinder accepted to delete attachment {attachment_id}, and still has it after "
+                f"{self._delete_timeout:g} s.",
+                resolution="See cinder-volume's log.",
+                world=World.CINDER,
+            ) from exc
+
+    def _is_gone(self, attachment_id: str) -> bool:
+        return self._get(f"/attachments/{attachment_id}") is None
+
+    def _existing(self, attachment_id: str) -> CinderAttachment:
+        attachment = self._attachment(attachment_id)
+        if attachment is None:
+            raise _no_such_attachment(attachment_id)
+        return attachment
+
+    def _attachment(self, attachment_id: str) -> CinderAttachment | None:
+        if not _is_uuid(attachment_id):
+            return None
+        answer = self._get(f"/attachments/{attachment_id}")
+        if answer is None:
+            return None
+        _same(answer.at("attachment").at("id"), attachment_id)
+        return read_attachment(answer.at("attachment"))
+
+    def _attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        answer = self._get("/attachments", {"all_tenants": "1", "volume_id": volume_id})
+        if answer is None:
+            return ()
+        attachments = (read_attachment(item) for item in answer.at("attachments").items())
+        return tuple(found for found in attachments if found.volume_id == volume_id)
+
+    # --- requests ---------------------------------------------------------------------------
+
+    def _get(self, path: str, query: Mapping[str, str] | None = None) -> Answer | None:
+        """None: Cinder's own 404."""
+        response = self._session.exchange(
+            "GET", path, query=query, global_request_id=self._global_request_id
+        )
+        return document(response, touched=False) if response.ok else None
+
+    def _send(
+        self, method: str, path: str, body: Mapping[str, Any] | None = None
+    ) -> requests.Response | None:
+        """None: Cinder's own 404."""
+        response = self._session.exchange(
+            method, path, body=body, global_request_id=self._global_request_id
+        )
+        return response if response.ok else None
+
+
+def _is_uuid(text: str) -> bool:
+    return _UUID.fullmatch(text) is not None
+
+
+def _same(answered: Answer, asked: str) -> None:
+    if answered.text().lower() != asked.lower():
+        raise answered.wrong("is not the one that was asked for")
+
+
+def _done(is_done: bool) -> Landed[None] | None:
+    return Landed(result=None) if is_done else None
+
+
+def _quoted(reference: str) -> str:
+    return repr(safe_text(reference))
+
+
+def _no_such_volume(reference: str) -> Refused:
+    return Refused(
+        Code.VOLUME_NOT_FOUND,
+        f"Cinder has no volume {_quoted(reference)}.",
+        resolution="See openstack volume list --all-projects.",
+    )
+
+
+def _no_such_attachment(attachment_id: str) -> Refused:
+    return Refused(
+        Code.CINDER_REFUSED,
+        f"Cinder has no attachment {_quoted(attachment_id)} any more.",
+        resolution="Somebody else deleted it; see cinder-api's log.",
+    )

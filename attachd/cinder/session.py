@@ -1,0 +1,191 @@
+"""The way to Cinder: credentials, endpoint, microversion, and one HTTP exchange at a time.
+
+openstacksdk finds Cinder in Keystone's catalogue, reads its version document and carries requests;
+each of them has the user's token and, for Cinder's check before it deletes an attachment in use,
+the same one as service token. The SDK's resource classes are left out on purpose: they turn an
+attribute that is missing or of a wrong type into None, and they log bodies, with CHAP passwords.
+
+An exchange has two phases. Opening (a token, the endpoint, the microversion) never touches
+Cinder's volumes; the request itself may. They are kept apart so that an error knows which it was:
+that is why a 401, with which Cinder says that the token expired, is answered with a new token here
+and not inside keystoneauth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import requests
+from keystoneauth1 import exceptions as ks_exceptions
+from keystoneauth1 import loading, service_token
+from keystoneauth1.plugin import BaseAuthPlugin
+from keystoneauth1.session import Session
+from openstack import exceptions as sdk_exceptions
+from openstack.connection import Connection
+from openstack.proxy import Proxy
+from openstack.utils import maximum_supported_microversion
+
+from attachd.cinder import faults
+from attachd.errors import AttachdError, Code
+
+MICROVERSION_MIN = "3.44"  # os-complete
+MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared_targets)
+
+# What escapes keystoneauth when a token, catalogue or version document isn't of the promised form.
+_MISREAD = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+
+
+def load_auth(config: Any, group: str) -> BaseAuthPlugin:  # noqa: ANN401  (oslo.config's ConfigOpts)
+    """The credentials in a group of an oslo.config ConfigOpts, as keystoneauth reads them.
+
+    Raises AttachdError config-invalid.
+    """
+    try:
+        auth = loading.load_auth_from_conf_options(config, group)
+    except ks_exceptions.AuthPluginException as exc:
+        raise _invalid(group, faults.safe_text(str(exc))) from exc
+    if auth is None:
+        raise _invalid(group, "auth_type is not set")
+    return auth
+
+
+def _invalid(group: str, details: str) -> AttachdError:
+    return AttachdError(
+        Code.CONFIG_INVALID,
+        f"The credentials in [{group}] can't be used.",
+        details=details,
+        resolution=f"Set auth_type, auth_url, username, password, project_name and the domains in "
+        f"[{group}] of attachd.conf.",
+        touched=False,
+    )
+
+
+def new_session(
+    *,
+    auth: BaseAuthPlugin,
+    timeout: float,
+    cafile: str | None = None,
+    insecure: bool = False,
+) -> Session:
+    """A keystoneauth session whose requests carry X-Auth-Token and X-Service-Token.
+
+    ``timeout``: seconds that Keystone, or Cinder's version document, has for one answer.
+    """
+    return Session(
+        auth=service_token.ServiceTokenAuthWrapper(user_auth=auth, service_auth=auth),
+        timeout=timeout,
+        verify=not insecure and (cafile or True),
+    )
+
+
+class CinderSession:
+    """One HTTP exchange with Cinder at a time; any number of threads may share it.
+
+    ``connect_timeout`` and ``request_timeout`` in seconds: for a connection to come about, and for
+    Cinder to answer. An update's answer comes after the backend made its export: minutes.
+    """
+
+    def __init__(
+        self,
+        *,
+        session: Session,
+        region_name: str | None,
+        interface: str,
+        connect_timeout: float,
+        request_timeout: float,
+    ) -> None:
+        self._session = session
+        self._connection = Connection(
+            session=session,
+            region_name=region_name,
+            interface=interface,
+            app_name="attachd",
+            strict_proxies=True,
+        )
+        self._timeouts = (connect_timeout, request_timeout)
+        self._microversion: str | None = None
+
+    def exchange(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        global_request_id: str | None = None,
+    ) -> requests.Response:
+        """Send one request; return Cinder's answer if it is a success or Cinder's own 404.
+
+        Raises Unreachable cinder-unavailable (Transient where another try makes sense), Refused
+        cinder-refused.
+        """
+        request = {
+            "json": body,
+            "params": query,
+            "global_request_id": global_request_id,
+        }
+        response = self._send(method, path, request)
+        if response.status_code == HTTPStatus.UNAUTHORIZED:
+            self._session.invalidate()
+            response = self._send(method, path, request)
+        return _checked(response, changing=_is_changing(method))
+
+    def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
+        proxy, microversion = self._open()
+        try:
+            return proxy.request(
+                path,
+                method,
+                **request,
+                microversion=microversion,
+                timeout=self._timeouts,
+                allow_reauth=False,
+                connect_retries=0,
+                status_code_retries=0,
+                log=False,
+            )
+        except ks_exceptions.ClientException as exc:
+            raise faults.broken(exc, changing=_is_changing(method)) from exc
+
+    def _open(self) -> tuple[Proxy, str]:
+        """A valid token, the endpoint, the microversion: all kept until they are stale."""
+        try:
+            self._session.get_auth_headers()
+            proxy = self._connection.block_storage
+            if self._microversion is None:
+                self._microversion = _negotiate(proxy)
+        except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as exc:
+            raise faults.not_reached(exc) from exc
+        except _MISREAD as exc:
+            raise faults.unreadable(exc) from exc
+        return proxy, self._microversion
+
+
+def _negotiate(proxy: Proxy) -> str:
+    """The highest microversion that both sides know."""
+    offered = maximum_supported_microversion(proxy, MICROVERSION_MAX)
+    if offered is None or _number(offered) < _number(MICROVERSION_MIN):
+        raise faults.no_microversion(MICROVERSION_MIN, offered)
+    return offered
+
+
+def _number(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split("."))
+
+
+def _is_changing(method: str) -> bool:
+    return method != "GET"
+
+
+def _checked(response: requests.Response, *, changing: bool) -> requests.Response:
+    status = response.status_code
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise faults.failed(response, changing=changing)
+    if status == HTTPStatus.NOT_FOUND:
+        if not faults.is_cinders_not_found(response):
+            raise faults.not_cinders(response)
+    elif not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+        raise faults.refused(response)
+    return response

@@ -1,0 +1,4 @@
+"""attachctl: talks to the daemon through its socket alone, and imports nothing of it but errors.
+
+It shall start in a blink: what isn't needed for ``--help`` is imported where it is used.
+"""

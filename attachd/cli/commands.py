@@ -1,0 +1,187 @@
+"""What each command does. A command returns its outcome and prints nothing itself."""
+
+from __future__ import annotations
+
+import uuid
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from attachd.cli import output
+from attachd.cli.client import Client, Reply, segment
+from attachd.cli.failure import Failure, status_of_refusal
+from attachd.cli.follow import Deadline, Operation, follow, how_to_follow, submit
+from attachd.cli.progress import progress
+from attachd.errors import Code, Exit
+
+_SHORT_ATTACHMENT = ("attachment_id", "guest_name", "volume_id", "device", "state")
+_LONG_ATTACHMENT = (
+    *_SHORT_ATTACHMENT,
+    "bus",
+    "mode",
+    "wwn",
+    "host_path",
+    "guest_id",
+    "operation_id",
+)
+_SHORT_OPERATION = ("operation_id", "kind", "state", "guest", "volume", "created_at")
+_NESTED = ("attachment", "problem", "steps")
+_STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
+
+_STATUS_OF_STATE = {"undone": Exit.UNDONE, "needs-attention": Exit.NEEDS_ATTENTION}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """How a command ended: ``text`` is for standard output, ``message`` for standard error."""
+
+    text: str = ""
+    message: str = ""
+    status: Exit = Exit.DONE
+
+
+def attach(args: Namespace, client: Client) -> Outcome:
+    """attachctl attach"""
+    body = {
+        "guest": args.guest,
+        "volume": args.volume,
+        "bus": args.bus,
+        "mode": args.mode,
+        "override_nova": args.override_nova,
+        "request_id": str(uuid.uuid4()),
+    }
+    if args.device is not None:
+        body["device"] = args.device
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.post("/v1/attachments", body, timeout=timeout),
+        title=f"Attaching {args.volume} to {args.guest}",
+        shown=lambda operation: _attachment(operation["attachment"], args),
+    )
+
+
+def detach(args: Namespace, client: Client) -> Outcome:
+    """attachctl detach"""
+    query = {"guest": args.guest, "volume": args.volume, "request_id": str(uuid.uuid4())}
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.delete("/v1/attachments", query, timeout=timeout),
+        title=f"Detaching {args.volume} from {args.guest}",
+        shown=lambda operation: _operation(operation, args),
+    )
+
+
+def list_(args: Namespace, client: Client) -> Outcome:
+    """attachctl list"""
+    query = {} if args.guest is None else {"guest": args.guest}
+    found = client.get("/v1/attachments", query).document["attachments"]
+    short = _LONG_ATTACHMENT if args.long else _SHORT_ATTACHMENT
+    return Outcome(text=output.rows(found, style=args.format, columns=args.column, short=short))
+
+
+def show(args: Namespace, client: Client) -> Outcome:
+    """attachctl show"""
+    found = client.get(f"/v1/attachments/{segment(args.attachment)}").document
+    return Outcome(text=_attachment(found, args))
+
+
+def operation_list(args: Namespace, client: Client) -> Outcome:
+    """attachctl operation list"""
+    query = {"open": "true"} if args.open else {}
+    found = client.get("/v1/operations", query).document["operations"]
+    return Outcome(
+        text=output.rows(found, style=args.format, columns=args.column, short=_SHORT_OPERATION)
+    )
+
+
+def operation_show(args: Namespace, client: Client) -> Outcome:
+    """attachctl operation show"""
+    found = client.get(f"/v1/operations/{segment(args.operation)}").document
+    text = _operation(found, args)
+    if args.format == "table" and not args.column:
+        text += _problem_and_steps(found)
+    return Outcome(text=text)
+
+
+COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
+    "attach": attach,
+    "detach": detach,
+    "list": list_,
+    "show": show,
+    "operation_list": operation_list,
+    "operation_show": operation_show,
+}
+
+
+def _operate(
+    args: Namespace,
+    client: Client,
+    send: Callable[[float], Reply],
+    *,
+    title: str,
+    shown: Callable[[Operation], str],
+) -> Outcome:
+    """Send a request and see its operation through."""
+    deadline = Deadline(args.timeout)
+    operation_id = None
+    try:
+        operation = submit(send, deadline=deadline)
+        operation_id = operation["operation_id"]
+        if args.no_wait:
+            return Outcome(text=_operation(operation, args))
+        with progress(title, quiet=args.quiet) as tell:
+            operation = follow(client, operation_id, deadline=deadline, tell=tell)
+    except KeyboardInterrupt:
+        return _interrupted(operation_id)
+    if operation["state"] != "done":
+        raise _failure(operation)
+    return Outcome(text="" if args.quiet else shown(operation))
+
+
+def _interrupted(operation_id: str | None) -> Outcome:
+    if operation_id is None:
+        message = "Interrupted. The request may have been taken: attachctl operation list --open\n"
+    else:
+        message = f"Interrupted. Operation {operation_id} goes on. {how_to_follow(operation_id)}\n"
+    return Outcome(message=message, status=Exit.INTERRUPTED)
+
+
+def _failure(operation: Operation) -> Failure:
+    problem = operation["problem"] or {"code": Code.INTERNAL_ERROR, "brief": "It failed."}
+    code = problem["code"]
+    advice = [problem.get("resolution", "")]
+    if operation["state"] != "refused":  # a refused one has no steps to look at
+        advice.append(how_to_follow(operation["operation_id"]))
+    return Failure(
+        code,
+        problem["brief"],
+        status=_STATUS_OF_STATE.get(operation["state"]) or status_of_refusal(code),
+        details=problem.get("details", ""),
+        resolution="\n".join(filter(None, advice)),
+    )
+
+
+def _attachment(document: dict[str, Any], args: Namespace) -> str:
+    return output.fields(document, style=args.format, columns=args.column)
+
+
+def _operation(document: Operation, args: Namespace) -> str:
+    columns = args.column
+    if not columns and args.format in ("table", "value"):
+        columns = [name for name in document if name not in _NESTED]
+    return output.fields(document, style=args.format, columns=columns)
+
+
+def _problem_and_steps(operation: Operation) -> str:
+    text = ""
+    if operation["problem"]:
+        problem = operation["problem"]
+        lines = (f"{problem['code']}: {problem['brief']}", problem["details"])
+        text += "\n" + "".join(output.printable(f"{line}\n", keep="\n") for line in lines if line)
+    if operation["steps"]:
+        cells = [[output.cell(step[name]) for name in _STEP_COLUMNS] for step in operation["steps"]]
+        text += "\n" + output.table(_STEP_COLUMNS, cells)
+    return text

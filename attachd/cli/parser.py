@@ -1,0 +1,218 @@
+"""The command line: every command with its arguments. Building it touches nothing.
+
+``args.command`` names a function of attachd.cli.commands.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+DEFAULT_SOCKET = "/run/attachd/attachd.sock"
+FORMATS = ("table", "json", "yaml", "value")
+
+ATTACHMENT_COLUMNS = (
+    "attachment_id",
+    "volume_id",
+    "guest_id",
+    "guest_name",
+    "device",
+    "serial",
+    "bus",
+    "mode",
+    "host_path",
+    "wwn",
+    "state",
+    "operation_id",
+)
+OPERATION_COLUMNS = (
+    "operation_id",
+    "kind",
+    "state",
+    "guest",
+    "volume",
+    "guest_id",
+    "guest_name",
+    "volume_id",
+    "volume_name",
+    "request_id",
+    "global_request_id",
+    "created_at",
+    "started_at",
+    "finished_at",
+    "attachment",
+    "problem",
+    "steps",
+)
+
+_EPILOG = """\
+exit status:
+  0  done                                4  refused, nothing was touched
+  1  failed, and everything was undone   5  needs attention: something is left
+  2  wrong usage                         6  the daemon can't be reached
+  3  not found, or ambiguous             7  still running when --timeout ran out
+"""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse that asks "did you mean", and takes no abbreviation that a later option breaks."""
+
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - argparse's own
+        super().__init__(allow_abbrev=False, **options)
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:  # noqa: ANN401
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as exc:
+            guess = _closest(str(value), [str(choice) for choice in action.choices or ()])
+            raise argparse.ArgumentError(action, exc.message + guess) from None
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
+        """Unknown options are an error of the command that they were given to."""
+        found, unknown = super().parse_known_args(args, namespace)
+        if unknown:
+            known = [option for action in self._actions for option in action.option_strings]
+            self.error(f"unrecognized arguments: {' '.join(unknown)}{_closest(unknown[0], known)}")
+        return found, unknown
+
+    def error(self, message: str) -> NoReturn:
+        """Exit 2; what was typed may hold what a terminal would obey."""
+        from attachd.cli.output import printable  # noqa: PLC0415 - not needed for --help
+
+        super().error(printable(message))
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_arguments: object) -> NoReturn:
+        from importlib import metadata  # noqa: PLC0415 - only who asks pays for it
+
+        print(f"attachctl {metadata.version('attachd')}")
+        parser.exit()
+
+
+def build_parser() -> Parser:
+    """The whole command line."""
+    parser = Parser(
+        prog="attachctl",
+        description="Attach Cinder volumes to libvirt guests, and take them off again.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version")
+    _add_socket(parser, default=None)
+    commands = _commands(parser)
+
+    attach = _command(commands, "attach", "attach a volume to a guest", ATTACHMENT_COLUMNS)
+    _add_guest_and_volume(attach)
+    attach.add_argument("--device", metavar="NAME", help="name of the disk, such as vdc")
+    attach.add_argument("--bus", choices=("virtio", "scsi"), default="virtio")
+    attach.add_argument("--mode", choices=("rw", "ro"), default="rw", help="may the guest write?")
+    attach.add_argument(
+        "--override-nova", action="store_true", help="attach even to a guest that Nova owns"
+    )
+    _add_waiting(attach)
+
+    detach = _command(commands, "detach", "take a volume off a guest", OPERATION_COLUMNS)
+    _add_guest_and_volume(detach)
+    _add_waiting(detach)
+
+    listing = _command(commands, "list", "what is attached", ATTACHMENT_COLUMNS)
+    listing.add_argument("--guest", metavar="GUEST", help="to this guest only")
+    listing.add_argument("--long", action="store_true", help="more columns in a table")
+
+    show = _command(commands, "show", "one attachment", ATTACHMENT_COLUMNS)
+    show.add_argument("attachment", metavar="ATTACHMENT", help="its id")
+
+    operation = commands.add_parser("operation", help="what attachd does and did")
+    operations = _commands(operation)
+    listed = _command(
+        operations, "list", "the operations, newest first", OPERATION_COLUMNS, "operation_list"
+    )
+    listed.add_argument("--open", action="store_true", help="those without their end only")
+    shown = _command(
+        operations, "show", "one operation and its steps", OPERATION_COLUMNS, "operation_show"
+    )
+    shown.add_argument("operation", metavar="OPERATION", help="its id")
+    return parser
+
+
+def _commands(parser: Parser) -> argparse._SubParsersAction[Parser]:
+    return parser.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+
+def _command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    description: str,
+    columns: Sequence[str],
+    command: str | None = None,
+) -> Parser:
+    parser = commands.add_parser(
+        name, help=description, description=description[0].upper() + description[1:] + "."
+    )
+    parser.set_defaults(command=command or name)
+    parser.add_argument(
+        "-f", "--format", choices=FORMATS, default="table", help="form of the output"
+    )
+    parser.add_argument(
+        "-c",
+        "--column",
+        metavar="COLUMN",
+        action="append",
+        default=[],
+        choices=columns,
+        help="show this column; may be given more than once. One of: " + ", ".join(columns),
+    )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="no progress, and no output of an attach or detach that went well",
+    )
+    _add_socket(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _add_socket(parser: Parser, *, default: str | None) -> None:
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=default,
+        help=f"the daemon's socket; default: $ATTACHD_SOCKET, else {DEFAULT_SOCKET}",
+    )
+
+
+def _add_guest_and_volume(parser: Parser) -> None:
+    parser.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")
+    parser.add_argument("volume", metavar="VOLUME", help="Cinder name or UUID")
+
+
+def _add_waiting(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-wait", action="store_true", help="print the operation, and don't wait for its end"
+    )
+    parser.add_argument(
+        "--timeout",
+        metavar="S",
+        type=_seconds,
+        help="stop waiting after S seconds, with status 7; the operation goes on",
+    )
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
+    return seconds
+
+
+def _closest(word: str, known: Sequence[str]) -> str:
+    from difflib import get_close_matches  # noqa: PLC0415 - not needed where all is well
+
+    close = get_close_matches(word.partition("=")[0], known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

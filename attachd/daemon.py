@@ -1,0 +1,223 @@
+"""The daemon: everything is assembled here, in one place, in the one order that works.
+
+Root's part comes first and is short: os-brick's locks, the privileged helper (forked before any
+thread starts), the socket. Then the process becomes its own user for good (law 10) and everything
+else is made. The main thread only watches: signals, the helper's life, systemd's watchdog.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import signal
+import threading
+from collections.abc import MutableMapping
+from pathlib import Path
+from types import FrameType
+
+from oslo_config import cfg
+
+from attachd.api import sockets
+from attachd.api.app import create_app
+from attachd.api.peers import GroupRule
+from attachd.api.server import Server
+from attachd.cinder.client import CinderClient
+from attachd.cinder.retry import Retry
+from attachd.cinder.session import CinderSession, load_auth, new_session
+from attachd.engine.claims import Claims
+from attachd.engine.engine import Engine
+from attachd.errors import AttachdError, Code
+from attachd.guest.guests import LibvirtGuests
+from attachd.host import privilege
+from attachd.host.host import IscsiHost
+from attachd.host.privilege import PrivilegedHelper
+from attachd.journal.journal import Journal
+from attachd.systemd import Notifier
+
+LOG = logging.getLogger(__name__)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_GLANCE_SECONDS = 2.0
+"""How often the main thread looks whether the privileged helper lives."""
+
+
+class Daemon:
+    """The assembled parts, and their life from ready to stopped."""
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        guests: LibvirtGuests,
+        engine: Engine,
+        server: Server,
+        helper: PrivilegedHelper,
+        notifier: Notifier,
+        shutdown_timeout: float,
+    ) -> None:
+        self._journal = journal
+        self._guests = guests
+        self._engine = engine
+        self._server = server
+        self._helper = helper
+        self._notifier = notifier
+        self._shutdown_timeout = shutdown_timeout
+        self._asked_to_stop = threading.Event()
+
+    def run(self) -> int:
+        """Serve until a signal comes, or until the privileged helper dies; the exit status."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._ask_to_stop)
+        self._guests.start()
+        self._engine.start()
+        self._server.start()
+        self._notifier.ready()
+        LOG.info("attachd is ready")
+        status = self._watch()
+        self._notifier.stopping()
+        self._stop()
+        return status
+
+    def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        self._asked_to_stop.set()
+
+    def _watch(self) -> int:
+        interval = min(self._notifier.watchdog_interval or _GLANCE_SECONDS, _GLANCE_SECONDS)
+        while not self._asked_to_stop.wait(interval):
+            if not self._helper.alive():
+                LOG.error("The privileged helper died: attachd stops, to be started again whole")
+                return 1
+            self._notifier.alive()
+        return 0
+
+    def _stop(self) -> None:
+        self._server.stop()
+        if not self._engine.stop(self._shutdown_timeout):
+            LOG.warning("Operations are under way still: they are journalled and go on at start")
+        self._guests.stop()
+        self._journal.close()
+        LOG.info("attachd stopped")
+
+
+def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> Daemon:
+    """Make the daemon from its configuration. As root, with a single thread.
+
+    Raises AttachdError: config-invalid, journal-unavailable.
+    """
+    lock_path = Path(config.host.lock_path)
+    state_path = Path(config.state_path)
+    # os-brick and oslo.privsep read oslo.config's process-wide object, and only that.
+    privilege.configure_os_brick(cfg.CONF, lock_path=lock_path)
+    privilege.prepare_lock_directory(lock_path, user=config.user)
+    helper = privilege.fork_privileged_helper()
+    gid = sockets.group_id(config.api.group)
+    listening = sockets.listening_socket(Path(config.api.socket), gid=gid, environ=environment)
+    privilege.drop_to(config.user)
+    privilege.check_lock_directory(lock_path)
+    _be_the_only_one(state_path)
+
+    journal = Journal(path=state_path / "journal.db", boot_id=_BOOT_ID.read_text().strip())
+    guests = _guests(config)
+    engine = Engine(
+        journal=journal,
+        claims=Claims(journal=journal, lock_path=state_path / "locks", timeout=config.lock_timeout),
+        cinder=_cinder(config),
+        host=_host(config, helper),
+        guests=guests,
+        workers=config.workers,
+        resume_interval=config.resume_interval,
+    )
+    app = create_app(
+        engine=engine,
+        authorise=GroupRule(gid=gid),
+        body_limit=config.api.body_limit,
+        long_polls=config.api.threads // 2,
+    )
+    return Daemon(
+        journal=journal,
+        guests=guests,
+        engine=engine,
+        server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
+        helper=helper,
+        notifier=Notifier(environment=environment),
+        shutdown_timeout=config.shutdown_timeout,
+    )
+
+
+def _cinder(config: cfg.ConfigOpts) -> CinderClient:
+    options = config.cinder
+    session = CinderSession(
+        session=new_session(
+            auth=load_auth(config, "cinder"),
+            timeout=options.auth_timeout,
+            cafile=options.cafile,
+            insecure=options.insecure,
+        ),
+        region_name=options.region_name,
+        interface=options.interface,
+        connect_timeout=options.connect_timeout,
+        request_timeout=options.request_timeout,
+    )
+    return CinderClient(
+        session=session,
+        retry=Retry(
+            tries=options.retries + 1, deadline=options.retry_deadline, pause=options.retry_pause
+        ),
+        delete_timeout=options.delete_timeout,
+    )
+
+
+def _host(config: cfg.ConfigOpts, helper: PrivilegedHelper) -> IscsiHost:
+    options = config.host
+    return IscsiHost(
+        helper=helper,
+        my_ip=options.my_ip,
+        portal_timeout=options.portal_timeout,
+        connect_timeout=options.connect_timeout,
+        disconnect_timeout=options.disconnect_timeout,
+        grace=options.grace,
+        release_timeout=options.release_timeout,
+        udev_timeout=options.udev_timeout,
+        guard_timeout=options.guard_timeout,
+        scan_attempts=options.scan_attempts,
+    )
+
+
+def _guests(config: cfg.ConfigOpts) -> LibvirtGuests:
+    options = config.guest
+    return LibvirtGuests(
+        uri=options.uri,
+        open_timeout=options.open_timeout,
+        call_timeout=options.call_timeout,
+        keepalive_interval=options.keepalive_interval,
+        keepalive_count=options.keepalive_count,
+        unplug_timeout=options.unplug_timeout,
+        unplug_retry_interval=options.unplug_retry_interval,
+    )
+
+
+def _be_the_only_one(state_path: Path) -> None:
+    """Hold a lock for the process's whole life: two daemons would undo each other's work."""
+    try:
+        descriptor = os.open(
+            state_path / "daemon.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+        )
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as exc:
+        raise AttachdError(
+            Code.JOURNAL_UNAVAILABLE,
+            "Another attachd uses this state directory already.",
+            details=str(state_path),
+            resolution="Stop it first: systemctl stop attachd",
+            touched=False,
+        ) from exc
+    except OSError as exc:
+        raise AttachdError(
+            Code.JOURNAL_UNAVAILABLE,
+            "The state directory can't be used.",
+            details=str(exc),
+            resolution="Create it for the daemon's user (systemd-tmpfiles), or set [DEFAULT] "
+            "state_path.",
+            touched=False,
+        ) from exc

@@ -1,0 +1,41 @@
+"""The two ways in which the guest world fails: it could not be asked, or it said no."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from attachd.errors import AttachdError, Code, Unreachable, World
+
+
+def unavailable(details: str, *, touched: bool) -> Unreachable:
+    """libvirt could not be asked."""
+    return Unreachable(
+        Code.LIBVIRT_UNAVAILABLE,
+        "libvirt doesn't answer.",
+        world=World.GUEST,
+        touched=touched,
+        details=details,
+        resolution="Look at the libvirt daemon: systemctl status libvirtd virtqemud.",
+    )
+
+
+def refused(brief: str, details: object, *, touched: bool, resolution: str = "") -> AttachdError:
+    """libvirt, or the guest, answered no."""
+    return AttachdError(
+        Code.GUEST_REFUSED,
+        brief,
+        details=str(details),
+        resolution=resolution,
+        touched=touched,
+    )
+
+
+@contextlib.contextmanager
+def touching() -> Iterator[None]:
+    """Whatever fails in here fails after something may have changed, even a mere look."""
+    try:
+        yield
+    except AttachdError as exc:
+        exc.touched = True
+        raise

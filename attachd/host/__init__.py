@@ -1,0 +1,12 @@
+"""The host: iSCSI sessions, their LUNs and block devices, through os-brick.
+
+``host.IscsiHost`` fulfils the ``Host`` Protocol and is all that the operations see. The rest of
+the room, from the outside in:
+
+* ``privilege``: root's helper, forked before the daemon drops to its own user (law 10);
+* ``brick``: the only door to os-brick;
+* ``commands``: os-brick's commands under a deadline (law 7); ``calls``: its calls in a thread;
+* ``portals``, ``initiator``, ``connector``, ``guard``: what is asked before a connect;
+* ``iscsi``: connect and disconnect, each proven by a fresh look at ``sysfs`` (law 3);
+* ``identity``, ``vpd``: is this device the volume (law 2)? ``openers``: who still holds it?
+"""

@@ -1,0 +1,86 @@
+"""The only door to os-brick.
+
+os-brick's connectors can't be imported before oslo.service has its threading backend (the other
+one is eventlet), so the backend is chosen here and every other module takes os-brick from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from oslo_concurrency.processutils import ProcessExecutionError
+from oslo_privsep.daemon import FailedToDropPrivileges
+from oslo_service import backend
+
+backend.init_backend(backend.BackendType.THREADING)
+
+from os_brick import privileged  # noqa: E402
+from os_brick import setup as set_up  # noqa: E402
+from os_brick.exception import ExecutionTimeout  # noqa: E402
+from os_brick.initiator import connector as _connector  # noqa: E402
+from os_brick.initiator import utils as initiator_utils  # noqa: E402
+from os_brick.initiator.connectors.base import synchronized  # noqa: E402
+from os_brick.privileged.rootwrap import execute  # noqa: E402
+
+__all__ = [
+    "BrickConnector",
+    "Execute",
+    "ExecutionTimeout",
+    "FailedToDropPrivileges",
+    "ProcessExecutionError",
+    "connector_properties",
+    "exclusively",
+    "execute",
+    "initiator_utils",
+    "iscsi_connector",
+    "privileged",
+    "set_up",
+]
+
+# os-brick's default executor ignores the root helper: the forked one does the work.
+_ROOT_HELPER = None
+
+
+class Execute(Protocol):
+    """os-brick's way to run a command: argv and processutils' options, (stdout, stderr)."""
+
+    def __call__(self, *command: str, **options: object) -> tuple[str, str]:
+        """Raises ProcessExecutionError."""
+
+
+class BrickConnector(Protocol):
+    """What attachd calls of an os-brick connector."""
+
+    def connect_volume(self, connection_properties: dict[str, Any], /) -> Mapping[str, str]:
+        """Log in, scan, return ``path`` (/dev/sdX) among others."""
+
+    def disconnect_volume(
+        self, connection_properties: dict[str, Any], device_info: dict[str, str], /
+    ) -> None:
+        """Flush and delete the devices, log out where nothing else uses the session."""
+
+
+def iscsi_connector(*, execute: Execute, scan_attempts: int) -> BrickConnector:
+    """An iSCSI connector on a single path that runs its commands through ``execute``."""
+    made: BrickConnector = _connector.InitiatorConnector.factory(
+        "ISCSI",
+        _ROOT_HELPER,
+        use_multipath=False,
+        device_scan_attempts=scan_attempts,
+        execute=execute,
+    )
+    return made
+
+
+def exclusively(function: Callable[[], None]) -> None:
+    """Run ``function`` while no os-brick on this host connects or disconnects a SCSI volume."""
+    synchronized("connect_volume", external=True)(function)()
+
+
+def connector_properties(*, my_ip: str, host: str, execute: Execute) -> dict[str, Any]:
+    """What Cinder wants to know of this host. Slow: every protocol of os-brick is probed."""
+    properties: dict[str, Any] = _connector.get_connector_properties(
+        _ROOT_HELPER, my_ip, multipath=False, enforce_multipath=False, host=host, execute=execute
+    )
+    return properties

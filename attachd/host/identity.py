@@ -1,0 +1,170 @@
+"""Is this device the volume? (law 2)
+
+os-brick takes whatever sits at a session's LUN. A guest must never see another volume's bytes, so
+before the plug everything that tells devices apart is compared: session and LUN with Cinder's
+connection, the device's own answer with what the kernel remembers, WWN and size with what was
+recorded. Nothing here changes anything. The answer names the device by its WWN, never by a kernel
+name, which is another volume's after a reboot.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import tenacity
+
+from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.host.brick import Execute, ProcessExecutionError
+from attachd.host.sysfs import Device, Sysfs
+from attachd.model import Connection, HostDevice
+
+_SCSI_ID = ("/lib/udev/scsi_id", "--page=0x83", "--whitelisted")
+_INQUIRY_SECONDS = 60
+# The helper stops the command at its timeout; one that can't be stopped is not waited for either.
+_HELPER_MARGIN = 10
+_UDEV_PAUSE = 0.2
+
+Inquire = Callable[[str], str]
+"""A device's WWN from a fresh INQUIRY of VPD page 0x83, in udev's spelling."""
+
+
+def inquiry(execute: Execute) -> Inquire:
+    """An :data:`Inquire` that asks through udev's scsi_id, as root."""
+
+    def inquire(path: str) -> str:
+        try:
+            answer, _ = execute(
+                *_SCSI_ID,
+                f"--device={path}",
+                run_as_root=True,
+                timeout=_INQUIRY_SECONDS,
+                _wrap_timeout=_INQUIRY_SECONDS + _HELPER_MARGIN,
+            )
+        except (ProcessExecutionError, TimeoutError) as exc:
+            raise _no_answer(path) from exc
+        return answer.strip()
+
+    return inquire
+
+
+class Identity:
+    """Proves a device's identity; ``udev_timeout``: seconds for udev to make its links."""
+
+    def __init__(
+        self, *, sysfs: Sysfs, inquire: Inquire, udev_timeout: float, dev: Path = Path("/dev")
+    ) -> None:
+        self._sysfs = sysfs
+        self._inquire = inquire
+        self._udev_timeout = udev_timeout
+        self._dev = dev
+
+    def identify(
+        self, path: str, connection: Connection, *, size_bytes: int, expected_wwn: str | None
+    ) -> HostDevice:
+        """The device at ``path`` as a HostDevice.
+
+        Raises wrong-device with what was expected and what is there, connect-failed where udev
+        gives it no name, Unreachable where it doesn't answer.
+        """
+        device = self._sysfs.device(Path(path).name)
+        if device is None:
+            raise _wrong(path, "a SCSI disk", "none")
+        self._check_place(device, connection)
+        wwn = self._check_wwn(device, expected_wwn)
+        if device.size_bytes < size_bytes:
+            raise _wrong(path, f"at least {size_bytes} bytes", f"{device.size_bytes} bytes")
+        self._check_alone(device, wwn, connection)
+        return HostDevice(
+            path=str(self._identity_path(device, wwn)), wwn=wwn, size_bytes=device.size_bytes
+        )
+
+    def check_wwn(self, device: Device, expected_wwn: str) -> None:
+        """Raise wrong-device unless the device itself says that it has this WWN."""
+        fresh = self._inquire(device.path)
+        if fresh != expected_wwn:
+            raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {fresh}")
+
+    def names_of(self, device: HostDevice) -> frozenset[str]:
+        """Every path under /dev that leads to the device."""
+        node = Path(device.path).resolve()
+        names = {device.path, str(node)}
+        for directory, _, files in os.walk(self._dev):
+            paths = (Path(directory, name) for name in files)
+            names |= {str(p) for p in paths if p.is_symlink() and p.resolve() == node}
+        return frozenset(names)
+
+    def _check_place(self, device: Device, connection: Connection) -> None:
+        for session, target in self._sysfs.sessions_with(connection.targets):
+            if session.sid == device.sid and target.lun == device.lun:
+                return
+        places = ", ".join(f"{t.portal} {t.iqn} LUN {t.lun}" for t in connection.targets)
+        own = [s.iqn for s in self._sysfs.sessions() if s.sid == device.sid]
+        raise _wrong(device.path, places, f"{own[0]} LUN {device.lun}" if own else "no session")
+
+    def _check_wwn(self, device: Device, expected_wwn: str | None) -> str:
+        if device.wwn is None:
+            raise _wrong(device.path, "a worldwide identifier (NAA or EUI-64)", "none")
+        self.check_wwn(device, device.wwn)
+        if expected_wwn is not None and device.wwn != expected_wwn:
+            raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {device.wwn}")
+        return device.wwn
+
+    def _check_alone(self, device: Device, wwn: str, connection: Connection) -> None:
+        paths = {path.name for path in self._sysfs.lun_devices(connection.targets)}
+        strangers = [d for d in self._sysfs.devices_with(wwn) if d.name not in paths]
+        if strangers:
+            names = ", ".join(stranger.path for stranger in strangers)
+            raise _wrong(device.path, f"WWN {wwn} for itself", f"{names} with the same WWN")
+
+    def _identity_path(self, device: Device, wwn: str) -> Path:
+        """udev's name for the WWN, once it leads to this very device."""
+        by_id = self._dev / "disk/by-id"
+        names = [by_id / f"wwn-0x{wwn[1:]}", by_id / f"scsi-{wwn}"]
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda found: found is None),
+            stop=tenacity.stop_after_delay(self._udev_timeout),
+            wait=tenacity.wait_fixed(_UDEV_PAUSE),
+            retry_error_callback=lambda _: None,
+        )
+        found: Path | None = waiting(
+            lambda: next((n for n in names if _leads_to(n) == device.name), None)
+        )
+        if found is not None:
+            return found
+        others = [f"{name} -> {_leads_to(name)}" for name in names if name.exists()]
+        if others:
+            raise _wrong(device.path, f"{names[0]} to lead to it", ", ".join(others))
+        raise AttachdError(
+            Code.CONNECT_FAILED,
+            f"udev made no identity path for {device.path}.",
+            details=f"Neither {names[0]} nor {names[1]} is there after {self._udev_timeout:g} s.",
+            resolution="See that udev runs: udevadm info --query=all --name=" + device.path,
+            touched=False,
+        )
+
+
+def _leads_to(link: Path) -> str | None:
+    return link.resolve().name if link.is_symlink() else None
+
+
+def _wrong(path: str, expected: str, found: str) -> AttachdError:
+    return AttachdError(
+        Code.WRONG_DEVICE,
+        f"{path} is not the device that was asked for.",
+        details=f"Expected {expected}; found {found}.",
+        resolution="Compare the backend's exports with this host's sessions: iscsiadm -m session "
+        "-P 3. A device left over from an earlier export must be removed first.",
+        touched=False,
+    )
+
+
+def _no_answer(path: str) -> Unreachable:
+    return Unreachable(
+        Code.ISCSI_UNAVAILABLE,
+        f"{path} does not answer an INQUIRY.",
+        resolution="See that its target is reachable: iscsiadm -m session -P 3.",
+        world=World.HOST,
+        touched=False,
+    )

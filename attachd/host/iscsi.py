@@ -1,0 +1,363 @@
+"""Connect and disconnect: os-brick does the work, this module makes it safe.
+
+* os-brick gets the plural properties always: with the singular ones it has been seen to disconnect
+  another volume's device, by an old discovery record.
+* A device that is there already is returned as it is: os-brick would force its removal when
+  connecting it a second time failed.
+* A disconnect finds the device anew by session and LUN, refuses one that is another's or still
+  held, and hands it to os-brick by name, as without it there would be no flush.
+* Both end with a fresh look (law 3). What os-brick left is removed here: sessions whose LUNs are
+  gone, and node records, which hold CHAP passwords and would log in again at the next boot.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import tenacity
+
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.host import openers
+from attachd.host.brick import (
+    BrickConnector,
+    Execute,
+    ProcessExecutionError,
+)
+from attachd.host.calls import Calls
+from attachd.host.commands import (
+    LOGIN_SECONDS,
+    NO_ISCSID,
+    NO_RECORDS,
+    CallEndedError,
+    Commands,
+    Deadline,
+    HelperLostError,
+    LoginRefusedError,
+)
+from attachd.host.identity import Identity
+from attachd.host.portals import answering, split_portal
+from attachd.host.sysfs import Device, Session, Sysfs
+from attachd.model import Connection, Target
+
+LOG = logging.getLogger(__name__)
+
+MakeConnector = Callable[[Execute], BrickConnector]
+Exclusively = Callable[[Callable[[], None]], None]
+"""Runs a function while nothing else on this host connects or disconnects."""
+
+_PROTOCOL = "iscsi"
+_PAUSE = 0.5
+
+
+def brick_properties(connection: Connection) -> dict[str, Any]:
+    """What os-brick is told: Cinder's connection in the plural, with the credentials."""
+    properties: dict[str, Any] = {
+        "target_discovered": False,
+        "target_portals": [target.portal for target in connection.targets],
+        "target_iqns": [target.iqn for target in connection.targets],
+        "target_luns": [target.lun for target in connection.targets],
+        "encrypted": False,
+    }
+    for prefix, chap in (("auth", connection.chap), ("discovery_auth", connection.discovery_chap)):
+        if chap is not None:
+            properties[f"{prefix}_method"] = chap.method
+            properties[f"{prefix}_username"] = chap.username
+            properties[f"{prefix}_password"] = chap.password
+    return properties
+
+
+class IscsiVolumes:
+    """Connects and disconnects volumes; thread-safe. All times are in seconds.
+
+    ``connect_timeout`` and ``disconnect_timeout`` bound a call; ``grace`` is what its last command
+    gets to end in. ``release_timeout``: how long a closing process may still hold a device.
+    """
+
+    def __init__(
+        self,
+        *,
+        sysfs: Sysfs,
+        identity: Identity,
+        execute: Execute,
+        helper_alive: Callable[[], bool],
+        make_connector: MakeConnector,
+        exclusively: Exclusively,
+        portal_timeout: float,
+        connect_timeout: float,
+        disconnect_timeout: float,
+        grace: float,
+        release_timeout: float,
+    ) -> None:
+        self._sysfs = sysfs
+        self._identity = identity
+        self._execute = execute
+        self._helper_alive = helper_alive
+        self._make_connector = make_connector
+        self._exclusively = exclusively
+        self._portal_timeout = portal_timeout
+        self._connect_timeout = connect_timeout
+        self._disconnect_timeout = disconnect_timeout
+        self._grace = grace
+        self._release_timeout = release_timeout
+        self._calls = Calls()
+
+    def connect(self, volume_id: str, connection: Connection) -> str:
+        """The kernel path of the volume's device. Raises as ``Host.connect`` does."""
+        if connection.protocol != _PROTOCOL:
+            raise Refused(
+                Code.PROTOCOL_UNSUPPORTED,
+                f"Volumes over {connection.protocol} can't be connected.",
+                resolution="Use a volume of an iSCSI backend.",
+            )
+        self._calls.settle(volume_id, timeout=self._grace)
+        there = self._sysfs.lun_devices(connection.targets)
+        if there:
+            return there[0].path
+        alive = answering(connection.targets, timeout=self._portal_timeout)
+        return self._connect(volume_id, replace(connection, targets=alive))
+
+    def disconnect(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+    ) -> None:
+        """Nothing of the volume is left on the host. Raises as ``Host.disconnect`` does."""
+        self._calls.settle(volume_id, timeout=self._grace)
+        commands = self._commands(self._disconnect_timeout)
+        future = self._calls.run(
+            volume_id,
+            lambda: self._remove(connection, expected_wwn, commands),
+            commands=commands,
+            timeout=self._disconnect_timeout,
+            grace=self._grace,
+        )
+        failure = future.exception()
+        if failure is not None:
+            raise self._translated(failure, Code.DISCONNECT_FAILED, commands) from failure
+
+    def present(self, connection: Connection) -> bool:
+        """Is there a device of the LUN, or a session that nothing else uses?"""
+        if self._sysfs.lun_devices(connection.targets):
+            return True
+        return bool(self._idle_sessions(connection.targets))
+
+    # --- connect ----------------------------------------------------------------------------
+
+    def _connect(self, volume_id: str, connection: Connection) -> str:
+        commands = self._commands(self._connect_timeout)
+        connector = self._make_connector(commands)
+        future = self._calls.run(
+            volume_id,
+            lambda: connector.connect_volume(brick_properties(connection)),
+            commands=commands,
+            timeout=self._connect_timeout,
+            grace=self._grace,
+        )
+        failure = future.exception()
+        if failure is None:
+            return future.result()["path"]
+        if commands.login_abandoned:
+            self._calls.leave_behind(volume_id, future, settles_in=LOGIN_SECONDS)
+            raise _iscsid_silent() from failure
+        error = self._translated(failure, Code.CONNECT_FAILED, commands)
+        self._clean_up(volume_id, connection)
+        raise error from failure
+
+    def _clean_up(self, volume_id: str, connection: Connection) -> None:
+        """Take away what a failed connect left. The undo does it again, and reports."""
+        try:
+            self.disconnect(volume_id, connection, expected_wwn=None)
+        except AttachdError as exc:
+            LOG.warning("A failed connect of volume %s left something: %s", volume_id, exc)
+
+    # --- disconnect -------------------------------------------------------------------------
+
+    def _remove(self, connection: Connection, expected_wwn: str | None, commands: Commands) -> None:
+        devices = self._sysfs.lun_devices(connection.targets)
+        for device in devices:
+            if expected_wwn is not None:
+                self._identity.check_wwn(device, expected_wwn)
+        for device in devices:
+            self._check_released(device, commands)
+        for device in devices[1:]:
+            # os-brick flushes the one that it is told of.
+            commands.as_root("blockdev", "--flushbufs", device.path)
+        self._make_connector(commands).disconnect_volume(
+            brick_properties(connection.without_secrets()),
+            {"type": "block", "path": devices[0].path} if devices else {},
+        )
+        self._exclusively(lambda: self._finish(connection.targets, commands))
+
+    def _finish(self, targets: Iterable[Target], commands: Commands) -> None:
+        """Clean up behind os-brick and look: a session without devices may be someone's login."""
+        self._remove_leftovers(targets, commands)
+        self._prove_absence(targets, commands)
+
+    def _check_released(self, device: Device, commands: Commands) -> None:
+        """Raise still-in-use while anybody holds the device; a closing process gets some time."""
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(bool),
+            stop=tenacity.stop_after_delay(self._release_timeout),
+            wait=tenacity.wait_fixed(_PAUSE),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
+        )
+        held_by: str = waiting(lambda: self._held_by(device, commands))
+        if held_by:
+            raise AttachdError(
+                Code.STILL_IN_USE,
+                f"{device.path} is still in use on this host.",
+                details=f"Held by {held_by}.",
+                resolution="Close it there, then resume the operation.",
+                touched=False,
+            )
+
+    def _held_by(self, device: Device, commands: Commands) -> str:
+        holders = [f"/dev/{name}" for name in self._sysfs.holders(device.name)]
+        answer = commands.as_root(sys.executable, "-I", "-S", openers.__file__, device.path)
+        state = json.loads(answer)
+        holders += state["openers"]
+        if state["claimed"] and not holders:
+            holders.append("the kernel (a mount or swap)")
+        return ", ".join(holders)
+
+    def _remove_leftovers(self, targets: Iterable[Target], commands: Commands) -> None:
+        """What os-brick doesn't find: sessions without a node record, records without a session."""
+        for session in self._idle_sessions(targets):
+            LOG.warning("Logging out of %s: nothing uses its session any more", session.iqn)
+            commands(
+                *("iscsiadm", "-m", "session", "-r", str(session.sid), "--logout"),
+                run_as_root=True,
+                check_exit_code=[0, NO_RECORDS],
+            )
+        for target in self._idle_records(targets, commands):
+            commands(
+                *("iscsiadm", "-m", "node", "-T", target.iqn, "-p", target.portal),
+                *("--op", "delete"),
+                run_as_root=True,
+                check_exit_code=[0, NO_RECORDS],
+            )
+
+    def _prove_absence(self, targets: Iterable[Target], commands: Commands) -> None:
+        left = [device.path for device in self._sysfs.lun_devices(targets)]
+        left += [f"the session with {session.iqn}" for session in self._idle_sessions(targets)]
+        left += [f"the node record of {t.iqn}" for t in self._idle_records(targets, commands)]
+        if left:
+            raise AttachdError(
+                Code.DISCONNECT_FAILED,
+                "Something of the volume is left on this host.",
+                details=f"Left: {', '.join(left)}.",
+                resolution="See whether the target answers: iscsiadm -m session -P 3. "
+                "Then resume the operation.",
+            )
+
+    def _idle_sessions(self, targets: Iterable[Target]) -> list[Session]:
+        """Sessions with these targets that no LUN's device uses."""
+        sessions = {session.sid: session for session, _ in self._sysfs.sessions_with(targets)}
+        return [s for s in sessions.values() if not self._sysfs.session_devices(s)]
+
+    def _idle_records(self, targets: Iterable[Target], commands: Commands) -> list[Target]:
+        """The targets that have a node record and no session."""
+        answer, _ = commands(
+            "iscsiadm", "-m", "node", run_as_root=True, check_exit_code=[0, NO_RECORDS]
+        )
+        known = _parse_nodes(answer)
+        sessions = self._sysfs.sessions()
+        return [
+            target
+            for target in targets
+            if (split_portal(target.portal), target.iqn) in known
+            and not any(session.is_to(target) for session in sessions)
+        ]
+
+    def _commands(self, timeout: float) -> Commands:
+        return Commands(
+            execute=self._execute, deadline=Deadline(timeout), helper_alive=self._helper_alive
+        )
+
+    def _translated(self, failure: BaseException, code: Code, commands: Commands) -> AttachdError:
+        """os-brick's failure in our words."""
+        if isinstance(failure, AttachdError):
+            return failure
+        if isinstance(failure, HelperLostError) or not self._helper_alive():
+            return helper_lost(touched=True)
+        if isinstance(failure, LoginRefusedError):
+            return _login_refused()
+        if isinstance(failure, CallEndedError):
+            return _stopped(code)
+        if commands.login_status == NO_ISCSID:
+            return _iscsid_out_of_reach()
+        return AttachdError(code, _BRIEFS[code], details=_details(failure, commands))
+
+
+def _parse_nodes(listing: str) -> set[tuple[tuple[str, int], str]]:
+    """Lines of ``portal,tag iqn``."""
+    lines = (line.split() for line in listing.splitlines())
+    return {(split_portal(line[0]), line[1]) for line in lines if len(line) > 1}
+
+
+_BRIEFS = {
+    Code.CONNECT_FAILED: "The volume's device did not appear on this host.",
+    Code.DISCONNECT_FAILED: "The volume's device could not be removed from this host.",
+}
+
+
+def _details(failure: BaseException, commands: Commands) -> str:
+    """os-brick's own text isn't repeated: it quotes command lines."""
+    if isinstance(failure, ProcessExecutionError):
+        return f"A command ended with {failure.exit_code}; the daemon's log has more."
+    if commands.login_status:
+        return f"iscsiadm's login ended with {commands.login_status}."
+    return f"os-brick: {type(failure).__name__}"
+
+
+def helper_lost(*, touched: bool) -> Unreachable:
+    """The privileged helper is dead, and with it every way to the host's devices."""
+    return Unreachable(
+        Code.ISCSI_UNAVAILABLE,
+        "attachd's privileged helper is gone.",
+        resolution="attachd ends and is started again by systemd; the work then goes on.",
+        world=World.HOST,
+        touched=touched,
+    )
+
+
+def _iscsid_silent() -> Unreachable:
+    return Unreachable(
+        Code.DEADLINE_EXCEEDED,
+        "iscsid did not answer a login.",
+        details=f"iscsiadm was stopped after {LOGIN_SECONDS:g} s; iscsid may finish the login yet.",
+        resolution="systemctl status iscsid.service",
+        world=World.HOST,
+        touched=True,
+    )
+
+
+def _login_refused() -> AttachdError:
+    return AttachdError(
+        Code.CONNECT_FAILED,
+        "The target refused the login.",
+        details="The credentials that Cinder gave are not, or no longer, those of the target.",
+        resolution="Look at the backend's CHAP settings and its access list for this host.",
+    )
+
+
+def _stopped(code: Code) -> AttachdError:
+    return AttachdError(
+        Code.DEADLINE_EXCEEDED,
+        "The host's part did not end in time.",
+        details=f"It was stopped ({code}).",
+        resolution="See that the storage backend answers: iscsiadm -m session -P 3.",
+    )
+
+
+def _iscsid_out_of_reach() -> Unreachable:
+    return Unreachable(
+        Code.ISCSI_UNAVAILABLE,
+        "iscsiadm could not reach iscsid.",
+        resolution="systemctl status iscsid.service",
+        world=World.HOST,
+        touched=True,
+    )

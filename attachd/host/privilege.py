@@ -1,0 +1,153 @@
+"""Root's helper, and the way down from root (law 10).
+
+The daemon starts as root, prepares os-brick's lock directory, forks os-brick's privileged helper
+while it has a single thread, and becomes its own user for good. The helper is forked once: when it
+dies, oslo.privsep would start another through sudo, so its command for that is one that fails, and
+the daemon watches :class:`PrivilegedHelper` and exits non-zero; systemd starts both again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pwd
+import threading
+from pathlib import Path
+from typing import Protocol
+
+from oslo_privsep.priv_context import Method
+
+from attachd.errors import AttachdError, Code
+from attachd.host import brick
+
+LOG = logging.getLogger(__name__)
+
+# Each thread of the helper runs one command: a stuck flush must not keep the others waiting.
+HELPER_THREADS = 16
+NO_SECOND_HELPER = "/bin/false"
+LOCK_FILES = "os-brick-*"
+
+
+class Channel(Protocol):
+    """oslo.privsep's channel to its helper."""
+
+    running: bool
+    reader_thread: threading.Thread
+
+
+class GlobalConf(Protocol):
+    """oslo.config's ``CONF``, as far as it is used here."""
+
+    def __call__(self, args: list[str], **options: object) -> None:
+        """Parse these arguments and files."""
+
+    def set_default(self, name: str, default: object, *, group: str) -> None:
+        """Set an option's default."""
+
+
+class PrivilegedHelper:
+    """The forked helper, seen from the daemon."""
+
+    def __init__(self, *, channel: Channel) -> None:
+        self._channel = channel
+
+    def alive(self) -> bool:
+        """Would a privileged call reach it?"""
+        return self._channel.running
+
+    def wait_until_dead(self, timeout: float | None = None) -> bool:
+        """Wait until it died, at most ``timeout`` seconds; True if it is dead."""
+        reader = self._channel.reader_thread
+        reader.join(timeout)
+        return not reader.is_alive()
+
+
+def configure_os_brick(conf: GlobalConf, *, lock_path: Path) -> None:
+    """Tell os-brick where its lock files lie; ``conf`` is oslo.config's process-wide ``CONF``.
+
+    os-brick and oslo.privsep read no other, and it reads no file here: attachd's own options stay
+    in attachd's own ConfigOpts.
+    """
+    conf([], project="attachd", default_config_files=[], default_config_dirs=[])
+    conf.set_default("lock_path", str(lock_path), group="oslo_concurrency")
+    conf.set_default("thread_pool_size", HELPER_THREADS, group="privsep_osbrick")
+    conf.set_default("helper_command", NO_SECOND_HELPER, group="privsep_osbrick")
+    brick.set_up(conf)
+
+
+def prepare_lock_directory(path: Path, *, user: str) -> None:
+    """Create the lock directory for ``user`` where it is missing. Root only.
+
+    A directory that exists may be shared with Nova and Cinder: it stays as it is.
+    """
+    if path.exists():
+        return
+    account = _account(user)
+    path.mkdir(mode=0o770, parents=True)
+    os.chown(path, account.pw_uid, account.pw_gid)
+
+
+def check_lock_directory(path: Path) -> None:
+    """Raise config-invalid where this process can't write the locks that lie there.
+
+    To be asked after :func:`drop_to`: a file that another user made with umask 022 (root, above
+    all) fails only in the midst of a connect otherwise.
+    """
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise _unusable(path)
+    for lock in sorted(path.glob(LOCK_FILES)):
+        if not os.access(lock, os.W_OK):
+            raise _unusable(lock)
+
+
+def fork_privileged_helper() -> PrivilegedHelper:
+    """Fork the helper. As root, after :func:`configure_os_brick`, before any thread starts."""
+    if threading.active_count() != 1:
+        raise RuntimeError("The privileged helper must be forked before any thread starts.")
+    context = brick.privileged.default
+    context.start(Method.FORK)
+    return PrivilegedHelper(channel=context.channel)
+
+
+def drop_to(user: str) -> None:
+    """Become ``user`` with its groups, and make sure that there is no way back to root."""
+    account = _account(user)
+    os.initgroups(account.pw_name, account.pw_gid)
+    os.setresgid(account.pw_gid, account.pw_gid, account.pw_gid)
+    os.setresuid(account.pw_uid, account.pw_uid, account.pw_uid)
+    if os.getresuid() != (account.pw_uid,) * 3 or os.getresgid() != (account.pw_gid,) * 3:
+        raise RuntimeError(f"The process did not become {user}.")
+    if account.pw_uid != 0:
+        _prove_no_way_back()
+    LOG.info("Running as %s", user)
+
+
+def _prove_no_way_back() -> None:
+    try:
+        os.setuid(0)
+    except PermissionError:
+        return
+    raise RuntimeError("The process could become root again.")
+
+
+def _account(user: str) -> pwd.struct_passwd:
+    try:
+        return pwd.getpwnam(user)
+    except KeyError as exc:
+        raise AttachdError(
+            Code.CONFIG_INVALID,
+            f"There is no user {user}.",
+            resolution="Create it (systemd-sysusers), or set [DEFAULT] user.",
+            touched=False,
+        ) from exc
+
+
+def _unusable(path: Path) -> AttachdError:
+    return AttachdError(
+        Code.CONFIG_INVALID,
+        f"os-brick's locks can't be used: {path} is not writable.",
+        details=f"The daemon runs as uid {os.getuid()}.",
+        resolution="Give the directory and its os-brick-* files to the daemon's user, or to a "
+        "group that it shares with the services that use them too (their umask: 002).",
+        touched=False,
+    )

@@ -1,0 +1,186 @@
+"""What the kernel knows: iSCSI sessions, their LUNs and block devices. Reads /sys, nothing else.
+
+Each answer is a fresh look. What vanishes between two reads is gone; any other error means that
+nobody looked, and raises Unreachable. Kernel names (sdX) and numbers are reused by the next volume,
+so an answer is to be used at once and never remembered.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from attachd.errors import Code, Unreachable, World
+from attachd.host.portals import split_portal
+from attachd.host.vpd import wwn_of
+from attachd.model import Target
+
+_SECTOR = 512
+_GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENXIO})
+_SESSION = re.compile(r"session(\d+)")
+_LUN = re.compile(r"\d+:\d+:\d+:(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """An iSCSI session; ``portals`` are those it was told and those it was led to."""
+
+    sid: int
+    iqn: str
+    portals: frozenset[tuple[str, int]]
+
+    def is_to(self, target: Target) -> bool:
+        """Is this a session with the target, through its portal?"""
+        return self.iqn == target.iqn and split_portal(target.portal) in self.portals
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A LUN's block device. ``wwn`` is what the kernel read when it found the device."""
+
+    name: str
+    sid: int | None
+    lun: int
+    size_bytes: int
+    wwn: str | None
+
+    @property
+    def path(self) -> str:
+        """Its kernel path."""
+        return f"/dev/{self.name}"
+
+
+class Sysfs:
+    """Readers of one /sys (``root``, so that tests can build their own)."""
+
+    def __init__(self, *, root: Path = Path("/sys")) -> None:
+        self._root = root
+
+    def sessions(self) -> tuple[Session, ...]:
+        """Every session, whatever its state: a failed one comes back by itself."""
+        found = (self._session(path) for path in _entries(self._root / "class/iscsi_session"))
+        return tuple(session for session in found if session is not None)
+
+    def sessions_with(self, targets: Iterable[Target]) -> tuple[tuple[Session, Target], ...]:
+        """The sessions with any of these targets, each with its target."""
+        sessions = self.sessions()
+        return tuple((s, target) for target in targets for s in sessions if s.is_to(target))
+
+    def session_devices(self, session: Session) -> tuple[Device, ...]:
+        """The block devices of a session's LUNs."""
+        base = self._root / f"class/iscsi_session/session{session.sid}/device"
+        names = (
+            block.name
+            for target in _entries(base, "target*")
+            for lun in _entries(target)
+            if _LUN.fullmatch(lun.name)
+            for block in _entries(lun / "block")
+        )
+        found = (self.device(name) for name in names)
+        return tuple(device for device in found if device is not None)
+
+    def lun_devices(self, targets: Iterable[Target]) -> tuple[Device, ...]:
+        """The block devices behind these targets' LUNs."""
+        return tuple(
+            device
+            for session, target in self.sessions_with(targets)
+            for device in self.session_devices(session)
+            if device.lun == target.lun
+        )
+
+    def device(self, name: str) -> Device | None:
+        """A SCSI disk by its kernel name; None: there is none."""
+        base = self._root / "block" / name
+        try:
+            place = (base / "device").resolve(strict=True)
+            sectors = int(_text(base / "size"))
+        except OSError as exc:
+            _check_gone(exc, base)
+            return None
+        lun = _LUN.fullmatch(place.name)
+        if lun is None:
+            return None
+        sid = next((int(m[1]) for part in place.parts if (m := _SESSION.fullmatch(part))), None)
+        return Device(
+            name=name,
+            sid=sid,
+            lun=int(lun[1]),
+            size_bytes=sectors * _SECTOR,
+            wwn=self._wwn(place),
+        )
+
+    def devices_with(self, wwn: str) -> tuple[Device, ...]:
+        """Every SCSI disk of this host with that WWN."""
+        found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))
+        return tuple(device for device in found if device is not None and device.wwn == wwn)
+
+    def holders(self, name: str) -> tuple[str, ...]:
+        """The block devices that rest on this one or on a partition of it (dm, md)."""
+        base = self._root / "block" / name
+        partitions = [path for path in _entries(base, f"{name}*") if path.is_dir()]
+        return tuple(
+            holder.name for part in (base, *partitions) for holder in _entries(part / "holders")
+        )
+
+    def _session(self, path: Path) -> Session | None:
+        match = _SESSION.fullmatch(path.name)
+        if match is None:
+            return None
+        try:
+            iqn = _text(path / "targetname")
+        except OSError as exc:
+            _check_gone(exc, path)
+            return None
+        sid = int(match[1])
+        return Session(sid=sid, iqn=iqn, portals=frozenset(self._portals(sid)))
+
+    def _portals(self, sid: int) -> Iterator[tuple[str, int]]:
+        for connection in _entries(self._root / "class/iscsi_connection", f"connection{sid}:*"):
+            for prefix in ("persistent_", ""):
+                try:
+                    address = _text(connection / f"{prefix}address")
+                    port = _text(connection / f"{prefix}port")
+                except OSError as exc:
+                    # While it isn't connected a connection has no current address (ENOTCONN).
+                    if exc.errno != errno.ENOTCONN:
+                        _check_gone(exc, connection)
+                    continue
+                if port.isdigit():
+                    yield split_portal(f"{address}:{port}")
+
+    def _wwn(self, place: Path) -> str | None:
+        try:
+            return wwn_of((place / "vpd_pg83").read_bytes())
+        except OSError as exc:
+            # The kernel says EINVAL where the device has no such page.
+            if exc.errno != errno.EINVAL:
+                _check_gone(exc, place)
+            return None
+
+
+def _entries(directory: Path, pattern: str = "*") -> list[Path]:
+    # Path.glob answers an unreadable directory with nothing at all; iterdir raises.
+    try:
+        return sorted(path for path in directory.iterdir() if path.match(pattern))
+    except OSError as exc:
+        _check_gone(exc, directory)
+        return []
+
+
+def _text(path: Path) -> str:
+    return path.read_text().strip()
+
+
+def _check_gone(exc: OSError, path: Path) -> None:
+    """Raise Unreachable unless the error says that the thing is gone."""
+    if exc.errno not in _GONE:
+        raise Unreachable(
+            Code.ISCSI_UNAVAILABLE,
+            "The kernel's list of block devices can't be read.",
+            details=f"{path}: {exc.strerror}",
+            world=World.HOST,
+            touched=False,
+        ) from exc

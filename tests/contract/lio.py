@@ -1,0 +1,139 @@
+"""Real targets on this host's own LIO, through configfs; for the contract tests in the lab.
+
+Everything carries the prefix ``iqn.2026-01.test.attachd``, listens on a port of its own, and goes
+with :meth:`Lio.close`. Nothing is saved: Cinder's targets beside it don't notice.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+CONFIGFS = Path("/sys/kernel/config/target")
+PREFIX = "iqn.2026-01.test.attachd"
+PORTAL = "127.0.0.1:3270"
+_HBA = "fileio_970"
+
+
+@dataclass(kw_only=True)
+class Backstore:
+    """A file as a LUN; ``wwn`` is what LIO makes of its serial."""
+
+    name: str
+    file: Path
+    wwn: str
+
+    @property
+    def path(self) -> Path:
+        """Its directory in configfs."""
+        return CONFIGFS / "core" / _HBA / self.name
+
+
+@dataclass(kw_only=True)
+class LioTarget:
+    """A target with one portal group; ``luns`` by number."""
+
+    iqn: str
+    luns: dict[int, Backstore] = field(default_factory=dict)
+
+    @property
+    def tpg(self) -> Path:
+        """Its portal group's directory in configfs."""
+        return CONFIGFS / "iscsi" / self.iqn / "tpgt_1"
+
+
+class Lio:
+    """Makes targets and takes them away again."""
+
+    def __init__(self) -> None:
+        self._files = tempfile.TemporaryDirectory(prefix="attachd-lio-", dir="/var/tmp")
+        self._targets: list[LioTarget] = []
+        self._backstores: list[Backstore] = []
+        (CONFIGFS / "core" / _HBA).mkdir(exist_ok=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def target(self, *, chap: tuple[str, str] | None = None) -> LioTarget:
+        """A target open to every initiator, or to those with these CHAP credentials."""
+        target = LioTarget(iqn=f"{PREFIX}:{uuid.uuid4().hex[:12]}")
+        target.tpg.mkdir(parents=True)
+        self._targets.append(target)
+        for attribute, value in (
+            ("authentication", int(chap is not None)),
+            ("generate_node_acls", 1),
+            ("cache_dynamic_acls", 1),
+            ("demo_mode_write_protect", 0),
+        ):
+            (target.tpg / "attrib" / attribute).write_text(str(value))
+        if chap is not None:
+            self.set_chap(target, *chap)
+        self.open_portal(target)
+        (target.tpg / "enable").write_text("1")
+        return target
+
+    def set_chap(self, target: LioTarget, username: str, password: str) -> None:
+        """Change the credentials behind everybody's back."""
+        (target.tpg / "auth/userid").write_text(username)
+        (target.tpg / "auth/password").write_text(password)
+
+    def open_portal(self, target: LioTarget) -> None:
+        """Listen."""
+        (target.tpg / "np" / PORTAL).mkdir()
+
+    def close_portal(self, target: LioTarget) -> None:
+        """Refuse connections from now on."""
+        (target.tpg / "np" / PORTAL).rmdir()
+
+    def put(self, target: LioTarget, lun: int, *, size_bytes: int) -> Backstore:
+        """Put a new backstore behind a LUN, in place of one that is there."""
+        self.take(target, lun)
+        backstore = self._backstore(size_bytes)
+        directory = target.tpg / "lun" / f"lun_{lun}"
+        directory.mkdir()
+        (directory / "attachd").symlink_to(backstore.path)
+        target.luns[lun] = backstore
+        return backstore
+
+    def take(self, target: LioTarget, lun: int) -> None:
+        """Take the LUN away; its backstore stays until the end."""
+        if target.luns.pop(lun, None) is not None:
+            directory = target.tpg / "lun" / f"lun_{lun}"
+            (directory / "attachd").unlink()
+            directory.rmdir()
+
+    def close(self) -> None:
+        """Take everything away."""
+        for target in self._targets:
+            (target.tpg / "enable").write_text("0")
+            for lun in list(target.luns):
+                self.take(target, lun)
+            for portal in (target.tpg / "np").iterdir():
+                portal.rmdir()
+            target.tpg.rmdir()
+            target.tpg.parent.rmdir()
+        for backstore in self._backstores:
+            backstore.path.rmdir()
+        (CONFIGFS / "core" / _HBA).rmdir()
+        self._files.cleanup()
+
+    def _backstore(self, size_bytes: int) -> Backstore:
+        serial = uuid.uuid4()
+        file = Path(self._files.name) / serial.hex
+        with file.open("wb") as opened:
+            opened.truncate(size_bytes)
+        backstore = Backstore(
+            name=f"attachd-{serial.hex[:8]}", file=file, wwn=f"36001405{serial.hex[:25]}"
+        )
+        backstore.path.mkdir()
+        self._backstores.append(backstore)
+        (backstore.path / "control").write_text(f"fd_dev_name={file},fd_dev_size={size_bytes}")
+        (backstore.path / "enable").write_text("1")
+        (backstore.path / "wwn/vpd_unit_serial").write_text(str(serial))
+        return backstore

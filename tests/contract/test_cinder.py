@@ -1,0 +1,279 @@
+"""What every Cinder does, fake or real."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+
+import pytest
+
+from attachd.errors import Code, Refused
+from attachd.model import CinderAttachment, Mode
+from tests.contract.conftest import PREFIX, CinderWorld
+
+CONNECTOR = {
+    "initiator": "iqn.1993-08.org.debian:01:contract",
+    "ip": "127.0.0.1",
+    "host": "contract",
+    "platform": "x86_64",
+    "os_type": "linux",
+    "multipath": False,
+    "do_local_attach": False,
+}
+
+
+@pytest.fixture
+def instance_id() -> str:
+    return str(uuid.uuid4())
+
+
+def create(
+    world: CinderWorld, volume_id: str, instance_id: str, prior: tuple[str, ...] = ()
+) -> CinderAttachment:
+    return world.cinder.create_attachment(
+        volume_id, instance_id=instance_id, prior_attachment_ids=prior
+    )
+
+
+def status(world: CinderWorld, volume_id: str) -> str:
+    volume = world.cinder.get_volume(volume_id)
+    assert volume is not None
+    return volume.status
+
+
+def attached_volume(world: CinderWorld, instance_id: str) -> tuple[str, str]:
+    volume_id = world.new_volume()
+    attachment = create(world, volume_id, instance_id)
+    world.cinder.update_attachment(attachment.attachment_id, CONNECTOR)
+    world.cinder.complete_attachment(attachment.attachment_id)
+    return volume_id, attachment.attachment_id
+
+
+def unique_name() -> str:
+    return f"{PREFIX}{uuid.uuid4()}"
+
+
+# --- volumes --------------------------------------------------------------------------------
+
+
+def test_a_volume_is_found_by_id_and_by_name(cinder_world: CinderWorld):
+    name = unique_name()
+    volume_id = cinder_world.new_volume(name=name)
+    found = cinder_world.cinder.find_volume(volume_id)
+    assert (
+        found == cinder_world.cinder.find_volume(name) == cinder_world.cinder.get_volume(volume_id)
+    )
+    assert found.volume_id == volume_id
+    assert found.name == name
+    assert found.status == "available"
+    assert found.size_gib == 1
+    assert found.encrypted is False
+    assert found.attachment_ids == ()
+    assert cinder_world.cinder.find_volume(volume_id.upper()) == found
+
+
+def test_a_name_is_exact(cinder_world: CinderWorld):
+    name = unique_name()
+    cinder_world.new_volume(name=name)
+    for other in (name.upper(), f"{name} ", name[:-1], f"{name}*", f"%{name}%"):
+        with pytest.raises(Refused) as caught:
+            cinder_world.cinder.find_volume(other)
+        assert caught.value.code == Code.VOLUME_NOT_FOUND
+
+
+def test_two_of_one_name_are_ambiguous(cinder_world: CinderWorld):
+    name = unique_name()
+    one, other = cinder_world.new_volume(name=name), cinder_world.new_volume(name=name)
+    with pytest.raises(Refused) as caught:
+        cinder_world.cinder.find_volume(name)
+    assert caught.value.code == Code.VOLUME_AMBIGUOUS
+    assert cinder_world.cinder.find_volume(one).volume_id == one
+    assert cinder_world.cinder.find_volume(other).volume_id == other
+
+
+def test_a_name_may_look_like_an_id(cinder_world: CinderWorld):
+    name = str(uuid.uuid4())
+    volume_id = cinder_world.new_volume(name=name)
+    assert cinder_world.cinder.find_volume(name).volume_id == volume_id
+
+
+@pytest.mark.parametrize("name", ["a/b?c=d&e#f", "Größe 100 % ñ 数据", "'\"`$(x)", "../.."])
+def test_a_name_may_have_odd_characters(cinder_world: CinderWorld, name: str):
+    name = f"{unique_name()} {name}"
+    volume_id = cinder_world.new_volume(name=name)
+    assert cinder_world.cinder.find_volume(name).volume_id == volume_id
+
+
+@pytest.mark.parametrize(
+    "reference",
+    [
+        "",
+        ".",
+        "..",
+        "../volumes",
+        "/",
+        "a/b?c=d&all_tenants=0#e",
+        "%2e%2e%2f",
+        "no such volume",
+        "💾",
+        "a\x00b",
+        "a\nb",
+        "x" * 300,
+        str(uuid.uuid4()),
+        uuid.uuid4().hex,
+    ],
+)
+def test_what_isnt_there_is_not_found(cinder_world: CinderWorld, reference: str):
+    with pytest.raises(Refused) as caught:
+        cinder_world.cinder.find_volume(reference)
+    assert caught.value.code == Code.VOLUME_NOT_FOUND
+    assert cinder_world.cinder.get_volume(reference) is None
+    assert cinder_world.cinder.get_attachment(reference) is None
+
+
+# --- attach ---------------------------------------------------------------------------------
+
+
+def test_an_attach_step_by_step(cinder_world: CinderWorld, instance_id: str):
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+
+    created = create(cinder_world, volume_id, instance_id)
+    assert (created.volume_id, created.instance_id) == (volume_id, instance_id)
+    assert (created.status, created.connection) == ("reserved", None)
+    assert status(cinder_world, volume_id) == "reserved"
+    assert cinder.list_attachments(volume_id) == (created,)
+    assert cinder.get_attachment(created.attachment_id) == created
+
+    updated = cinder.update_attachment(created.attachment_id, CONNECTOR)
+    assert (updated.attachment_id, updated.status) == (created.attachment_id, "attaching")
+    assert status(cinder_world, volume_id) == "attaching"
+    assert cinder.find_volume(volume_id).attachment_ids == ()
+    assert cinder.get_attachment(created.attachment_id) == updated
+    assert cinder.update_attachment(created.attachment_id, CONNECTOR) == updated
+
+    cinder.complete_attachment(created.attachment_id)
+    assert status(cinder_world, volume_id) == "in-use"
+    assert cinder.find_volume(volume_id).attachment_ids == (created.attachment_id,)
+    attached = cinder.get_attachment(created.attachment_id)
+    assert attached == replace(updated, status="attached")
+
+
+def test_a_connection_is_iscsi_with_its_secret_hidden(cinder_world: CinderWorld, instance_id: str):
+    volume_id = cinder_world.new_volume()
+    attachment = create(cinder_world, volume_id, instance_id)
+    updated = cinder_world.cinder.update_attachment(attachment.attachment_id, CONNECTOR)
+    connection = updated.connection
+    assert connection is not None
+    assert (connection.protocol, connection.mode) == ("iscsi", Mode.RW)
+    assert [target.iqn.endswith(volume_id) for target in connection.targets] == [True]
+    assert connection.chap is not None
+    assert connection.chap.password
+    assert connection.chap.password not in repr(updated)
+
+
+def test_what_was_completed_stays_so(cinder_world: CinderWorld, instance_id: str):
+    """Recovery may say everything twice."""
+    cinder = cinder_world.cinder
+    volume_id, attachment_id = attached_volume(cinder_world, instance_id)
+    cinder.complete_attachment(attachment_id)
+    again = cinder.update_attachment(attachment_id, CONNECTOR)
+    assert again.status == "attached"
+    assert status(cinder_world, volume_id) == "in-use"
+    with pytest.raises(Refused):
+        create(cinder_world, volume_id, str(uuid.uuid4()))
+    assert len(cinder.list_attachments(volume_id)) == 1
+
+
+def test_a_detach_step_by_step_and_rolled_back(cinder_world: CinderWorld, instance_id: str):
+    cinder = cinder_world.cinder
+    volume_id, attachment_id = attached_volume(cinder_world, instance_id)
+
+    cinder.begin_detaching(volume_id)
+    assert status(cinder_world, volume_id) == "detaching"
+    with pytest.raises(Refused) as caught:
+        cinder.begin_detaching(volume_id)
+    assert caught.value.code == Code.CINDER_REFUSED
+    for _ in range(2):
+        cinder.roll_detaching(volume_id)
+        assert status(cinder_world, volume_id) == "in-use"
+
+    cinder.begin_detaching(volume_id)
+    cinder.delete_attachment(attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+    assert cinder.get_attachment(attachment_id) is None
+    assert cinder.list_attachments(volume_id) == ()
+    cinder.delete_attachment(attachment_id)
+
+
+def test_a_reservation_can_be_given_back(cinder_world: CinderWorld, instance_id: str):
+    volume_id = cinder_world.new_volume()
+    attachment = create(cinder_world, volume_id, instance_id)
+    cinder_world.cinder.delete_attachment(attachment.attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_a_reserved_volume_is_refused_to_another_instance(
+    cinder_world: CinderWorld, instance_id: str
+):
+    volume_id = cinder_world.new_volume()
+    mine = create(cinder_world, volume_id, instance_id)
+    with pytest.raises(Refused) as caught:
+        create(cinder_world, volume_id, str(uuid.uuid4()))
+    assert caught.value.code == Code.CINDER_REFUSED
+    assert caught.value.touched is False
+    assert "reserved" in caught.value.problem.details
+    assert cinder_world.cinder.list_attachments(volume_id) == (mine,)
+
+
+def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance_id: str):
+    """Uniqueness is ours to keep, not Cinder's."""
+    volume_id = cinder_world.new_volume()
+    first = create(cinder_world, volume_id, instance_id)
+    second = create(cinder_world, volume_id, instance_id, (first.attachment_id,))
+    assert second.attachment_id != first.attachment_id
+    cinder_world.cinder.delete_attachment(first.attachment_id)
+    assert status(cinder_world, volume_id) == "reserved"
+    cinder_world.cinder.delete_attachment(second.attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+
+
+# --- what can't be done ---------------------------------------------------------------------
+
+
+def test_an_available_volume_isnt_detached(cinder_world: CinderWorld):
+    volume_id = cinder_world.new_volume()
+    with pytest.raises(Refused) as caught:
+        cinder_world.cinder.begin_detaching(volume_id)
+    assert caught.value.code == Code.CINDER_REFUSED
+    assert caught.value.touched is False
+    cinder_world.cinder.roll_detaching(volume_id)
+    assert status(cinder_world, volume_id) == "available"
+
+
+@pytest.mark.parametrize("nothing", [str(uuid.uuid4()), "no-id", "../.."])
+def test_what_isnt_there_is_refused(cinder_world: CinderWorld, instance_id: str, nothing: str):
+    cinder = cinder_world.cinder
+    for verb in (cinder.begin_detaching, cinder.roll_detaching):
+        with pytest.raises(Refused) as caught:
+            verb(nothing)
+        assert caught.value.code == Code.VOLUME_NOT_FOUND
+    with pytest.raises(Refused) as caught:
+        create(cinder_world, nothing, instance_id)
+    assert caught.value.code == Code.VOLUME_NOT_FOUND
+    with pytest.raises(Refused) as caught:
+        cinder.update_attachment(nothing, CONNECTOR)
+    assert caught.value.code == Code.CINDER_REFUSED
+    with pytest.raises(Refused) as caught:
+        cinder.complete_attachment(nothing)
+    assert caught.value.code == Code.CINDER_REFUSED
+    assert cinder.list_attachments(nothing) == ()
+    cinder.delete_attachment(nothing)
+
+
+def test_a_view_for_a_request_sees_the_same(cinder_world: CinderWorld, instance_id: str):
+    volume_id = cinder_world.new_volume()
+    mine = cinder_world.cinder.for_request(f"req-{uuid.uuid4()}")
+    attachment = mine.create_attachment(volume_id, instance_id=instance_id, prior_attachment_ids=())
+    assert cinder_world.cinder.list_attachments(volume_id) == (attachment,)
+    mine.delete_attachment(attachment.attachment_id)

@@ -1,0 +1,316 @@
+"""One suite for FakeHost and, in the lab's host and as root, for the real room before a real LIO.
+
+python -m pytest tests/contract/test_host.py -m lab
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import AttachdError, Code
+from attachd.model import Chap, Connection
+from attachd.operations.ports import Host
+from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
+from tests.contract.lio import CONFIGFS, PORTAL, Lio
+
+CHAP = Chap(username="attachd", password="a-secret-of-the-test")
+OTHER_WWN = "36001405ffffffffffffffffffffffff"
+START = """
+import sys
+from pathlib import Path
+from oslo_config import cfg
+from attachd.host import privilege
+from attachd.host.host import IscsiHost
+from attachd.model import Connection, Target
+locks = Path(sys.argv[1])
+privilege.prepare_lock_directory(locks, user="nobody")
+privilege.configure_os_brick(cfg.CONF, lock_path=locks)
+helper = privilege.fork_privileged_helper()
+privilege.drop_to("nobody")
+privilege.check_lock_directory(locks)
+host = IscsiHost(
+    helper=helper, my_ip=None, portal_timeout=30, connect_timeout=300, disconnect_timeout=300,
+    grace=120, release_timeout=5, udev_timeout=60, guard_timeout=60, scan_attempts=1,
+)
+portal, iqn, size = sys.argv[2], sys.argv[3], int(sys.argv[4])
+connection = Connection(protocol="iscsi", targets=(Target(portal=portal, iqn=iqn, lun=0),))
+host.check()
+assert host.connector()["initiator"].startswith("iqn.")
+path = host.connect("volume", connection)
+device = host.identify(path, connection, size_bytes=size, expected_wwn=None)
+host.disconnect("volume", connection, expected_wwn=device.wwn)
+print(device.wwn)
+"""
+
+
+@pytest.fixture(scope="session")
+def lab_host() -> Iterator[Host]:
+    """The real room; its helper is forked from this process, which stays root."""
+    if os.geteuid() != 0 or not (CONFIGFS / "iscsi").is_dir():
+        pytest.skip("needs root and the lab's host")
+    from oslo_config import cfg  # noqa: PLC0415 - the room is imported where it can be used
+
+    from attachd.host import privilege  # noqa: PLC0415
+    from attachd.host.host import IscsiHost  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory(prefix="attachd-locks-") as locks:
+        privilege.configure_os_brick(cfg.CONF, lock_path=Path(locks))
+        yield IscsiHost(
+            helper=privilege.fork_privileged_helper(),
+            my_ip=None,
+            portal_timeout=30,
+            connect_timeout=300,
+            disconnect_timeout=300,
+            grace=120,
+            release_timeout=5,
+            udev_timeout=60,
+            guard_timeout=60,
+            scan_attempts=1,
+        )
+
+
+@pytest.fixture
+def lab(lab_host: Host) -> Iterator[LabBench]:
+    with Lio() as lio:
+        yield LabBench(lab_host, lio)
+
+
+@pytest.fixture(params=["fake", pytest.param("lab", marks=pytest.mark.lab)])
+def bench(request: pytest.FixtureRequest) -> Iterator[HostBench]:
+    """Whatever a test left is taken away, and the host must be clean then."""
+    made: HostBench = FakeBench() if request.param == "fake" else request.getfixturevalue("lab")
+    yield made
+    assert made.leftovers() == []
+
+
+@pytest.fixture
+def volume_id() -> str:
+    return str(uuid.uuid4())
+
+
+def identified_wwn(bench: HostBench, path: str, connection: Connection) -> str:
+    device = bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
+    assert device.path.startswith("/dev/disk/by-id/")
+    return device.wwn
+
+
+def test_connect_identify_disconnect(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    bench.host.check()
+    assert not bench.host.present(connection)
+    path = bench.host.connect(volume_id, connection)
+    assert bench.host.present(connection)
+    device = bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
+    assert device.size_bytes == SIZE
+    assert {device.path, path} <= bench.host.names_of(device)
+    again = bench.host.identify(
+        path, connection.without_secrets(), size_bytes=SIZE, expected_wwn=device.wwn
+    )
+    assert again == device
+    bench.host.disconnect(volume_id, connection.without_secrets(), expected_wwn=device.wwn)
+    assert not bench.host.present(connection)
+
+
+def test_with_credentials(bench: HostBench, volume_id: str):
+    connection = bench.export(chap=CHAP)
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    bench.host.disconnect(volume_id, connection.without_secrets(), expected_wwn=wwn)
+
+
+def test_wrong_credentials(bench: HostBench, volume_id: str):
+    connection = bench.export(chap=CHAP)
+    wrong = replace(connection, chap=replace(CHAP, password="another-secret"))
+    with pytest.raises(AttachdError) as caught:
+        bench.host.connect(volume_id, wrong)
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert "secret" not in repr(caught.value.problem)
+    assert bench.leftovers() == []
+
+
+def test_a_portal_that_refuses(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    bench.close_portal(connection)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.connect(volume_id, connection)
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert not caught.value.touched
+
+
+def test_a_lun_that_is_not_there(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    with pytest.raises(AttachdError) as caught:
+        bench.host.connect(volume_id, bench.no_such_lun(connection))
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert bench.leftovers() == []
+
+
+def test_smaller_than_the_volume(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.identify(path, connection, size_bytes=SIZE + 1, expected_wwn=None)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    bench.host.disconnect(volume_id, connection, expected_wwn=None)
+
+
+def test_another_lun_behind_the_same_number(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    bench.replace_lun(connection)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=wwn)
+    assert caught.value.code is Code.WRONG_DEVICE
+    with pytest.raises(AttachdError) as caught:
+        bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    assert bench.host.present(connection)
+    bench.host.disconnect(volume_id, connection, expected_wwn=None)
+
+
+def test_not_the_recorded_device(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=OTHER_WWN)
+    assert caught.value.code is Code.WRONG_DEVICE
+    bench.host.disconnect(volume_id, connection, expected_wwn=None)
+
+
+def test_twice_is_once(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    assert bench.host.connect(volume_id, connection) == path
+    wwn = identified_wwn(bench, path, connection)
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    assert bench.leftovers() == []
+
+
+def test_two_luns_of_one_target(bench: HostBench, volume_id: str):
+    first = bench.export()
+    second = bench.export_beside(first)
+    first_path = bench.host.connect(volume_id, first)
+    second_path = bench.host.connect(str(uuid.uuid4()), second)
+    assert first_path != second_path
+    first_wwn = identified_wwn(bench, first_path, first)
+    second_wwn = identified_wwn(bench, second_path, second)
+    bench.host.disconnect(volume_id, first, expected_wwn=first_wwn)
+    assert not bench.host.present(first)
+    assert identified_wwn(bench, second_path, second) == second_wwn
+    bench.host.disconnect(volume_id, second, expected_wwn=second_wwn)
+
+
+def test_the_device_of_one_is_not_the_others(bench: HostBench, volume_id: str):
+    first, second = bench.export(), bench.export()
+    path = bench.host.connect(volume_id, first)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.identify(path, second, size_bytes=SIZE, expected_wwn=None)
+    assert caught.value.code is Code.WRONG_DEVICE
+    bench.host.disconnect(volume_id, first, expected_wwn=None)
+
+
+def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str):
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    with bench.hold(path):
+        with pytest.raises(AttachdError) as caught:
+            bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+        assert caught.value.code is Code.STILL_IN_USE
+        assert not caught.value.touched
+        assert identified_wwn(bench, path, connection) == wwn
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+
+
+# --- what only a real host can show ------------------------------------------------------------
+
+
+@pytest.mark.lab
+def test_the_wwn_is_lios_and_udevs(lab: LabBench, volume_id: str):
+    connection = lab.export()
+    path = lab.host.connect(volume_id, connection)
+    device = lab.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
+    assert device.wwn == lab.target(connection).luns[0].wwn
+    assert Path(device.path).resolve() == Path(path)
+    lab.host.disconnect(volume_id, connection, expected_wwn=device.wwn)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_what_was_written_is_flushed(lab: LabBench, volume_id: str):
+    connection = lab.export()
+    path = lab.host.connect(volume_id, connection)
+    written = os.urandom(1024**2)
+    with Path(path).open("r+b") as device:
+        device.write(written)
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    backing = lab.target(connection).luns[0].file
+    assert backing.read_bytes()[: len(written)] == written
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_a_session_that_somebody_opened_before(lab: LabBench, volume_id: str):
+    connection = lab.export()
+    node = ["iscsiadm", "-m", "node", "-T", connection.targets[0].iqn, "-p", PORTAL]
+    for verb in (["--op", "new"], ["--login"]):
+        subprocess.run([*node, *verb], check=True, timeout=120, capture_output=True)
+    path = lab.host.connect(volume_id, connection)
+    assert identified_wwn(lab, path, connection) == lab.target(connection).luns[0].wwn
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_a_session_whose_lun_is_gone(lab: LabBench, volume_id: str):
+    connection = lab.export()
+    path = lab.host.connect(volume_id, connection)
+    Path("/sys/block", Path(path).name, "device/delete").write_text("1")
+    while Path(path).exists():
+        time.sleep(0.1)
+    assert lab.host.present(connection)
+    lab.host.disconnect(volume_id, connection, expected_wwn=OTHER_WWN)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_an_orphan_node_record(lab: LabBench, volume_id: str):
+    connection = lab.export()
+    node = ["iscsiadm", "-m", "node", "-T", connection.targets[0].iqn, "-p", PORTAL]
+    subprocess.run([*node, "--op", "new"], check=True, timeout=120, capture_output=True)
+    assert lab.leftovers() != []
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_as_the_daemon_does_it(lab: LabBench):
+    """From root down: the helper is forked, the process becomes nobody, and it still works."""
+    connection = lab.export()
+    locks = Path(tempfile.mkdtemp(prefix="attachd-locks-"))
+    locks.chmod(0o755)
+    place = connection.targets[0]
+    done = subprocess.run(
+        [sys.executable, "-c", START, str(locks / "own"), place.portal, place.iqn, str(SIZE)],
+        capture_output=True,
+        text=True,
+        timeout=900,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == lab.target(connection).luns[0].wwn
+    assert lab.leftovers() == []

@@ -1,0 +1,307 @@
+"""FakeCinder: attachd's Cinder Protocol before Cinder's rules, in memory.
+
+For the engine's tests. It behaves as ``attachd.cinder`` does in front of a real Cinder: its retries
+are over when it raises, so a failure here is one that lasted, and a lost answer one that no
+question could clear up.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict, deque
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.model import (
+    Chap,
+    CinderAttachment,
+    Connection,
+    Connector,
+    Mode,
+    Target,
+    Volume,
+)
+from tests.fakes.cinder_rules import (
+    AttachmentRow,
+    CinderFaultError,
+    CinderRules,
+    NoSuchVolumeError,
+    VolumeRow,
+)
+
+VERBS = frozenset(
+    {
+        "find_volume",
+        "get_volume",
+        "list_attachments",
+        "get_attachment",
+        "create",
+        "update",
+        "complete",
+        "delete",
+        "begin_detaching",
+        "roll_detaching",
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A call that arrived: its verb, what it was about (an id or a reference), whose it was."""
+
+    verb: str
+    subject: str
+    global_request_id: str | None
+
+
+@dataclass(kw_only=True)
+class _Scene:
+    """What all views of one fake share: its rows, its past, and what shall go wrong next."""
+
+    rules: CinderRules
+    calls: list[Call] = field(default_factory=list)
+    down: bool = False
+    failures: dict[str, deque[AttachdError]] = field(default_factory=lambda: defaultdict(deque))
+    lost_answers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    interludes: dict[str, deque[Callable[[], object]]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class FakeCinder:
+    """Fulfils ``attachd.operations.ports.Cinder``; thread-safe."""
+
+    def __init__(
+        self, *, scene: _Scene | None = None, global_request_id: str | None = None
+    ) -> None:
+        self._scene = scene or _Scene(rules=CinderRules())
+        self._global_request_id = global_request_id
+
+    def for_request(self, global_request_id: str) -> FakeCinder:
+        """A view of the same Cinder; its calls are known by this id."""
+        return FakeCinder(scene=self._scene, global_request_id=global_request_id)
+
+    # --- for tests --------------------------------------------------------------------------
+
+    @property
+    def rules(self) -> CinderRules:
+        """The volumes and attachments, to look at and to change."""
+        return self._scene.rules
+
+    @property
+    def calls(self) -> list[Call]:
+        """Every call so far, in order."""
+        with self._scene.lock:
+            return list(self._scene.calls)
+
+    def stop(self) -> None:
+        """From now on every call fails as if Cinder's API were stopped."""
+        self._scene.down = True
+
+    def start(self) -> None:
+        """Cinder's API is back."""
+        self._scene.down = False
+
+    def add_volume(self, **columns: Any) -> str:  # noqa: ANN401
+        """Make a volume (columns of ``VolumeRow``), return its id."""
+        return self.rules.add_volume(**columns).id
+
+    def status(self, volume_id: str) -> str:
+        """The volume's status."""
+        return self.rules.volume(volume_id).status
+
+    def fail_next(self, verb: str, error: AttachdError | None = None, *, times: int = 1) -> None:
+        """The next ``times`` calls of ``verb`` raise ``error`` and do nothing.
+
+        Without an error: Unreachable cinder-unavailable, nothing touched.
+        """
+        with self._scene.lock:
+            self._scene.failures[_known(verb)].extend(
+                [error or _unavailable(touched=False)] * times
+            )
+
+    def lose_answer_next(self, verb: str, *, times: int = 1) -> None:
+        """The next ``times`` calls of ``verb`` do their work, then raise Unreachable, touched."""
+        with self._scene.lock:
+            self._scene.lost_answers[_known(verb)] += times
+
+    def before_next(self, verb: str, interlude: Callable[[], object]) -> None:
+        """Call ``interlude()`` when the next ``verb`` arrives: somebody else is faster."""
+        with self._scene.lock:
+            self._scene.interludes[_known(verb)].append(interlude)
+
+    # --- the Protocol -----------------------------------------------------------------------
+
+    def find_volume(self, reference: str) -> Volume:
+        """By id, else by exact name."""
+        with self._call("find_volume", reference):
+            if reference.lower() in self.rules.volumes:
+                return self._volume(self.rules.volume(reference))
+            named = [
+                row
+                for row in self.rules.volumes_named(reference)
+                if reference and row.name == reference
+            ]
+            if not named:
+                raise Refused(Code.VOLUME_NOT_FOUND, f"Cinder has no volume {reference!r}.")
+            if len(named) > 1:
+                raise Refused(Code.VOLUME_AMBIGUOUS, f"Several volumes are named {reference!r}.")
+            return self._volume(named[0])
+
+    def get_volume(self, volume_id: str) -> Volume | None:
+        """None: there is none."""
+        with self._call("get_volume", volume_id):
+            row = self.rules.volumes.get(volume_id.lower())
+            return self._volume(row) if row else None
+
+    def list_attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        """The volume's attachments, without connection."""
+        with self._call("list_attachments", volume_id):
+            rows = self.rules.attachments_of(volume_id)
+            return tuple(_attachment(row, with_connection=False) for row in rows)
+
+    def get_attachment(self, attachment_id: str) -> CinderAttachment | None:
+        """None: there is none."""
+        with self._call("get_attachment", attachment_id):
+            row = self.rules.attachments.get(attachment_id)
+            return _attachment(row) if row else None
+
+    def create_attachment(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        prior_attachment_ids: Collection[str],  # noqa: ARG002
+    ) -> CinderAttachment:
+        """POST without a connector."""
+        with self._call("create", volume_id):
+            return _attachment(self.rules.create(volume_id, instance_id))
+
+    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+        """PUT the connector; an attachment that has a connection is returned as it is."""
+        with self._call("update", attachment_id):
+            row = self.rules.attachment(attachment_id)
+            if row.connection_info:
+                return _attachment(row)
+            return _attachment(self.rules.update(attachment_id, connector))
+
+    def complete_attachment(self, attachment_id: str) -> None:
+        """os-complete."""
+        with self._call("complete", attachment_id):
+            self.rules.complete(attachment_id)
+
+    def delete_attachment(self, attachment_id: str) -> None:
+        """DELETE; gone already: nothing happens."""
+        with self._call("delete", attachment_id):
+            if attachment_id in self.rules.attachments:
+                self.rules.delete(attachment_id, by_service=True)
+
+    def begin_detaching(self, volume_id: str) -> None:
+        """os-begin_detaching."""
+        with self._call("begin_detaching", volume_id):
+            self.rules.begin_detaching(volume_id)
+
+    def roll_detaching(self, volume_id: str) -> None:
+        """os-roll_detaching."""
+        with self._call("roll_detaching", volume_id):
+            self.rules.roll_detaching(volume_id)
+
+    # --- inside -----------------------------------------------------------------------------
+
+    @contextmanager
+    def _call(self, verb: str, subject: str) -> Iterator[None]:
+        loses_answer = self._arrive(
+            Call(verb=verb, subject=subject, global_request_id=self._global_request_id)
+        )
+        try:
+            with self.rules.lock:
+                yield
+        except CinderFaultError as exc:
+            raise _refusal(exc) from exc
+        if loses_answer:
+            raise _unavailable(touched=True)
+
+    def _arrive(self, call: Call) -> bool:
+        """Raise the failure that is due; return whether the answer shall be lost."""
+        scene = self._scene
+        with scene.lock:
+            scene.calls.append(call)
+            interlude = _next(scene.interludes[call.verb])
+            failure = _next(scene.failures[call.verb])
+            if scene.down:
+                failure = _unavailable(touched=False)
+            loses_answer = failure is None and scene.lost_answers[call.verb] > 0
+            scene.lost_answers[call.verb] -= loses_answer
+        if interlude:
+            interlude()
+        if failure:
+            raise failure
+        return loses_answer
+
+    def _volume(self, row: VolumeRow) -> Volume:
+        return Volume(
+            volume_id=row.id,
+            name=row.name or "",
+            status=row.status,
+            size_gib=row.size,
+            encrypted=row.encrypted,
+            multiattach=row.multiattach,
+            shared_targets=row.shared_targets,
+            service_uuid=row.service_uuid,
+            attachment_ids=tuple(
+                a.id for a in self.rules.attachments_of(row.id) if a.status == "attached"
+            ),
+        )
+
+
+T = TypeVar("T")
+
+
+def _next(queue: deque[T]) -> T | None:
+    return queue.popleft() if queue else None
+
+
+def _known(verb: str) -> str:
+    if verb not in VERBS:
+        raise ValueError(f"{verb!r} is none of {sorted(VERBS)}")
+    return verb
+
+
+def _unavailable(*, touched: bool) -> Unreachable:
+    return Unreachable(
+        Code.CINDER_UNAVAILABLE, "Cinder can't be reached.", world=World.CINDER, touched=touched
+    )
+
+
+def _refusal(exc: CinderFaultError) -> Refused:
+    if isinstance(exc, NoSuchVolumeError):
+        return Refused(Code.VOLUME_NOT_FOUND, exc.message)
+    return Refused(Code.CINDER_REFUSED, "Cinder refuses the request.", details=exc.message)
+
+
+def _attachment(row: AttachmentRow, *, with_connection: bool = True) -> CinderAttachment:
+    return CinderAttachment(
+        attachment_id=row.id,
+        volume_id=row.volume_id,
+        instance_id=row.instance,
+        status=row.status,
+        connection=_connection(row) if with_connection and row.connection_info else None,
+    )
+
+
+def _connection(row: AttachmentRow) -> Connection:
+    info = row.connection_info
+    return Connection(
+        protocol=info["driver_volume_type"],
+        targets=(
+            Target(portal=info["target_portal"], iqn=info["target_iqn"], lun=info["target_lun"]),
+        ),
+        mode=Mode(info["access_mode"]),
+        discard=info.get("discard", False),
+        encrypted=info["encrypted"],
+        chap=Chap(username=info["auth_username"], password=info["auth_password"]),
+    )

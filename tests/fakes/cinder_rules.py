@@ -1,0 +1,244 @@
+"""Cinder's rules about volumes and their attachments, in memory.
+
+It owns the rows and the transitions that Cinder's API makes between statuses, with Cinder's own
+answers to what it refuses; ``cinder`` puts attachd's Protocol before it, ``cinder_http`` HTTP.
+What it keeps of the real one, because attachd depends on it:
+
+* a volume is reserved from ``available`` only, except by an instance that has an attachment of it
+  already: that one may reserve again and again;
+* connection_info comes into being at the update, and is flat;
+* a volume shows its completed attachments only;
+* completing sets the volume ``in-use`` from whatever it was;
+* roll_detaching of a volume that isn't ``detaching`` does nothing, successfully;
+* after a delete, the volume's status follows from the attachments that are left.
+"""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+STATUS_BY_ATTACH_STATUS = {"attached": "in-use", "detached": "available"}
+
+
+class CinderFaultError(Exception):
+    """Cinder's refusal: an HTTP status and its message."""
+
+    def __init__(self, status: HTTPStatus, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class NoSuchVolumeError(CinderFaultError):
+    """404 for a volume."""
+
+    def __init__(self, volume_id: str) -> None:
+        super().__init__(HTTPStatus.NOT_FOUND, f"Volume {volume_id} could not be found.")
+
+
+class NoSuchAttachmentError(CinderFaultError):
+    """404 for an attachment."""
+
+    def __init__(self, attachment_id: str) -> None:
+        super().__init__(
+            HTTPStatus.NOT_FOUND,
+            f"Volume attachment could not be found with filter: attachment_id = {attachment_id}.",
+        )
+
+
+@dataclass(kw_only=True)
+class VolumeRow:
+    """A volume, as Cinder's database has it."""
+
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    name: str | None = None
+    size: int = 1
+    status: str = "available"
+    attach_status: str = "detached"
+    encrypted: bool = False
+    multiattach: bool = False
+    shared_targets: bool | None = False
+    service_uuid: str | None = "5d3c5e7a-0000-4000-8000-000000000001"
+    read_only: bool = False
+    chap_password: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
+
+
+@dataclass(kw_only=True)
+class AttachmentRow:
+    """An attachment, as Cinder's database has it."""
+
+    id: str = field(default_factory=lambda: str(uuid.uuid4()))
+    volume_id: str
+    instance: str | None
+    status: str = "reserved"
+    connector: Mapping[str, Any] | None = None
+    connection_info: dict[str, Any] = field(default_factory=dict)
+
+
+class CinderRules:
+    """Cinder's API without HTTP; one lock stands for its database's transactions."""
+
+    def __init__(self, *, portal: str = "192.0.2.10:3260") -> None:
+        self.portal = portal
+        self.volumes: dict[str, VolumeRow] = {}
+        self.attachments: dict[str, AttachmentRow] = {}
+        self.lock = threading.RLock()
+
+    # --- volumes ----------------------------------------------------------------------------
+
+    def add_volume(self, **columns: Any) -> VolumeRow:  # noqa: ANN401
+        """A new volume; see :class:`VolumeRow` for its columns."""
+        with self.lock:
+            row = VolumeRow(**columns)
+            self.volumes[row.id] = row
+            return row
+
+    def volume(self, volume_id: str) -> VolumeRow:
+        """The volume; 404 where there is none."""
+        with self.lock:
+            if volume_id.lower() not in self.volumes:
+                raise NoSuchVolumeError(volume_id)
+            return self.volumes[volume_id.lower()]
+
+    def volumes_named(self, name: str) -> list[VolumeRow]:
+        """As MySQL compares by default: case doesn't count, nor do spaces at the end."""
+        wanted = name.rstrip(" ").casefold()
+        with self.lock:
+            return [
+                row
+                for row in self.volumes.values()
+                if row.name is not None and row.name.rstrip(" ").casefold() == wanted
+            ]
+
+    def attachments_of(self, volume_id: str) -> list[AttachmentRow]:
+        """All attachments of a volume, in the order they were made."""
+        with self.lock:
+            return [row for row in self.attachments.values() if row.volume_id == volume_id]
+
+    def begin_detaching(self, volume_id: str) -> None:
+        """os-begin_detaching."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if (volume.status, volume.attach_status) != ("in-use", "attached"):
+                raise _bad_request(
+                    "Invalid volume: Unable to detach volume. Volume status must be 'in-use' and "
+                    "attach_status must be 'attached' to detach."
+                )
+            volume.status = "detaching"
+
+    def roll_detaching(self, volume_id: str) -> None:
+        """os-roll_detaching."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if volume.status == "detaching":
+                volume.status = "in-use"
+
+    # --- attachments ------------------------------------------------------------------------
+
+    def attachment(self, attachment_id: str) -> AttachmentRow:
+        """The attachment; 404 where there is none."""
+        with self.lock:
+            if attachment_id not in self.attachments:
+                raise NoSuchAttachmentError(attachment_id)
+            return self.attachments[attachment_id]
+
+    def create(self, volume_id: str, instance: str | None) -> AttachmentRow:
+        """POST /attachments without a connector."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if "error" in volume.status:
+                raise _bad_request(
+                    "Invalid volume: Volume attachments can not be created if the volume is in an "
+                    "error state."
+                )
+            self._reserve(volume, instance)
+            row = AttachmentRow(volume_id=volume.id, instance=instance)
+            self.attachments[row.id] = row
+            return row
+
+    def _reserve(self, volume: VolumeRow, instance: str | None) -> None:
+        reservable = {"available", "downloading"} | ({"in-use"} if volume.multiattach else set())
+        if volume.status in reservable:
+            volume.status = "reserved"
+            return
+        again = volume.status in ("in-use", "reserved") and any(
+            row.instance == instance for row in self.attachments_of(volume.id)
+        )
+        if not (instance and again):
+            raise _bad_request(
+                f"Invalid volume: Volume {volume.id} status must be "
+                f"{' or '.join(sorted(reservable))} to reserve, but the current status is "
+                f"{volume.status}."
+            )
+
+    def update(self, attachment_id: str, connector: Mapping[str, Any]) -> AttachmentRow:
+        """PUT /attachments/{id}: the backend exports the volume for this connector."""
+        with self.lock:
+            row = self.attachment(attachment_id)
+            volume = self.volume(row.volume_id)
+            if "error" in volume.status:
+                raise CinderFaultError(
+                    HTTPStatus.CONFLICT,
+                    "Volume attachments can not be updated if the volume is in an error state.",
+                )
+            others = [r for r in self.attachments_of(volume.id) if r is not row]
+            if not volume.multiattach and any(other.connection_info for other in others):
+                raise CinderFaultError(
+                    HTTPStatus.CONFLICT, f"duplicate connectors detected on volume {volume.id}"
+                )
+            row.connector = dict(connector)
+            row.connection_info = self._export(volume, row)
+            row.status = volume.status = volume.attach_status = "attaching"
+            return row
+
+    def _export(self, volume: VolumeRow, row: AttachmentRow) -> dict[str, Any]:
+        """What Cinder's LVM driver on LIO says of a volume on a single path."""
+        return {
+            "driver_volume_type": "iscsi",
+            "target_discovered": False,
+            "target_portal": self.portal,
+            "target_iqn": f"iqn.2010-10.org.openstack:volume-{volume.id}",
+            "target_lun": 0,
+            "volume_id": volume.id,
+            "auth_method": "CHAP",
+            "auth_username": f"user-{volume.id[:8]}",
+            "auth_password": volume.chap_password,
+            "encrypted": volume.encrypted,
+            "qos_specs": None,
+            "access_mode": "ro" if volume.read_only else "rw",
+            "cacheable": False,
+            "attachment_id": row.id,
+            "enforce_multipath": False,
+        }
+
+    def complete(self, attachment_id: str) -> None:
+        """os-complete."""
+        with self.lock:
+            row = self.attachment(attachment_id)
+            row.status = "attached"
+            volume = self.volume(row.volume_id)
+            volume.status, volume.attach_status = "in-use", "attached"
+
+    def delete(self, attachment_id: str, *, by_service: bool) -> None:
+        """DELETE /attachments/{id}; one in use goes only for a caller with a service token."""
+        with self.lock:
+            row = self.attachment(attachment_id)
+            if row.instance and row.connection_info and not by_service:
+                raise CinderFaultError(
+                    HTTPStatus.INTERNAL_SERVER_ERROR,
+                    "public endpoint for compute service not found",
+                )
+            del self.attachments[attachment_id]
+            volume = self.volume(row.volume_id)
+            left = sorted(other.status for other in self.attachments_of(volume.id))
+            volume.attach_status = left[0] if left else "detached"
+            volume.status = STATUS_BY_ATTACH_STATUS.get(volume.attach_status, volume.attach_status)
+
+
+def _bad_request(message: str) -> CinderFaultError:
+    return CinderFaultError(HTTPStatus.BAD_REQUEST, message)

@@ -1,0 +1,93 @@
+"""The lab, once for all functional tests; guests and volumes; and that no test leaves a thing."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.functional.lab import Cloud, Guest, Host, Worlds, run_lab
+
+LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "functional" in Path(item.path).parts:
+            item.add_marker(pytest.mark.lab)
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    """The lab's host, up and with this tree's attachd in it."""
+    result = run_lab("up", timeout=1800)
+    assert result.status == 0, result.err[-4000:]
+    return Host()
+
+
+@pytest.fixture(scope="session")
+def cloud(host: Host) -> Cloud:
+    """Cinder, asked from outside."""
+    return Cloud(LAB_DIRECTORY)
+
+
+@pytest.fixture(scope="session")
+def worlds(host: Host, cloud: Cloud) -> Worlds:
+    """All four worlds, by other eyes."""
+    return Worlds(host, cloud)
+
+
+@pytest.fixture(scope="session")
+def new_guest(host: Host) -> Iterator[Callable[..., Guest]]:
+    """Makes guests; all of them are gone at the end."""
+    made: list[str] = []
+
+    def make(*options: str) -> Guest:
+        name = f"test-{uuid.uuid4().hex[:8]}"
+        made.append(name)
+        result = run_lab("guest", "create", name, *options)
+        assert result.status == 0, result.err
+        return Guest(host, name)
+
+    yield make
+    for name in made:
+        run_lab("guest", "delete", name)
+
+
+@pytest.fixture(scope="session")
+def guest(new_guest: Callable[..., Guest]) -> Guest:
+    """A running guest with free ports."""
+    return new_guest()
+
+
+@pytest.fixture
+def new_volume(cloud: Cloud) -> Iterator[Callable[..., str]]:
+    """Makes volumes; each must be deletable at the end, and so attached to nothing."""
+    made: list[str] = []
+
+    def make(*, name: str | None = None) -> str:
+        volume_id = cloud.volume(name=name)
+        made.append(volume_id)
+        return volume_id
+
+    yield make
+    for volume_id in made:
+        cloud.delete(volume_id)
+
+
+@pytest.fixture
+def volume(new_volume: Callable[..., str]) -> str:
+    """An available volume of 1 GiB."""
+    return new_volume()
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(request: pytest.FixtureRequest, host: Host) -> Iterator[None]:
+    """No functional test leaves a session, a device, a node record or an open operation."""
+    before = (host.sessions(), host.scsi_disks())
+    yield
+    assert (host.sessions(), host.scsi_disks()) == before
+    assert host.open_operations() == []

@@ -1,0 +1,83 @@
+"""A real HTTP proxy between attachd and Cinder that fails on request; runs in the lab's host.
+
+usage: faulty_proxy.py PORT UPSTREAM_PORT FAULTS     FAULTS: a file with one JSON object a line,
+{"method", "path", "body", "status", "times"}: the next ``times`` requests of the method whose path
+and body contain those texts are answered with the status and never reach Cinder. Each use of a
+fault is appended to FAULTS.used.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+UNFORWARDED = {"connection", "transfer-encoding", "content-length", "host"}
+
+
+class Faults:
+    """The faults that are left."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._left: list[dict[str, Any]] = [
+            json.loads(line) for line in file.read_text().splitlines()
+        ]
+        self._lock = threading.Lock()
+
+    def due(self, method: str, path: str, body: str) -> int | None:
+        """The status to answer with, or None."""
+        with self._lock:
+            for fault in self._left:
+                asked = fault["method"] == method and fault["path"] in path
+                if asked and fault["body"] in body and fault["times"] > 0:
+                    fault["times"] -= 1
+                    with self._file.with_suffix(".used").open("a") as used:
+                        used.write(f"{method} {path}\n")
+                    return int(fault["status"])
+        return None
+
+
+def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
+    """A handler class that forwards to a port of this host."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def _any(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            status = faults.due(self.command, self.path, body.decode(errors="replace"))
+            if status is not None:
+                self._answer(status, [], b"{}")
+                return
+            connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=600)
+            headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
+            connection.request(self.command, self.path, body or None, headers)
+            response = connection.getresponse()
+            self._answer(response.status, response.getheaders(), response.read())
+            connection.close()
+
+        do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
+
+        def _answer(self, status: int, headers: list[tuple[str, str]], body: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers:
+                if name.lower() not in UNFORWARDED:
+                    self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: object) -> None:
+            """Silence."""
+
+    return Handler
+
+
+if __name__ == "__main__":
+    port, upstream_port, path = int(sys.argv[1]), int(sys.argv[2]), Path(sys.argv[3])
+    ThreadingHTTPServer(("127.0.0.1", port), handler(upstream_port, Faults(path))).serve_forever()

@@ -1,0 +1,279 @@
+"""The lab as the functional tests use it: other eyes than attachd's.
+
+Cinder is asked through its API from outside, the host through iscsiadm, sysfs and configfs, the
+guest through virsh and from inside. attachd is only ever driven as a user would: by attachctl.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import subprocess
+import time
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openstack
+from openstack.connection import Connection
+
+PROJECT = Path(__file__).resolve().parents[2]
+LAB = PROJECT / "tools" / "lab"
+PATIENCE = 600.0
+"""Seconds: emulation is slow, and a wait that never ends tells nothing."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command's end."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """What it printed, as JSON."""
+        return json.loads(self.out)
+
+
+def run_lab(*argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
+    """Run ``tools/lab`` with these words."""
+    done = subprocess.run(
+        [LAB, *argv], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+    )
+    return Result(done.returncode, done.stdout, done.stderr)
+
+
+def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENCE) -> None:
+    """Look again and again until it holds."""
+    deadline = time.monotonic() + patience
+    while not look():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"it never came true that {what}")
+        time.sleep(1)
+
+
+class Host:
+    """The lab's host, from root's shell."""
+
+    def run(self, *argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
+        """Run a command there, whatever its end."""
+        return run_lab("ssh", "--", *argv, stdin=stdin, timeout=timeout)
+
+    def do(self, *argv: str, stdin: str = "") -> str:
+        """Run a command there that must succeed; what it printed."""
+        result = self.run(*argv, stdin=stdin)
+        assert result.status == 0, f"{shlex.join(argv)}: {result.status}\n{result.out}{result.err}"
+        return result.out
+
+    def script(self, text: str) -> str:
+        """Run a shell script there that must succeed; what it printed."""
+        return self.do("sh", "-eu", "-s", stdin=text)
+
+    def attachctl(self, *argv: str, timeout: float = PATIENCE) -> Result:
+        """attachctl, as root."""
+        return self.run("attachctl", *argv, timeout=timeout)
+
+    def attachctl_in_background(self, *argv: str) -> subprocess.Popen[str]:
+        """attachctl in a shell of its own."""
+        return subprocess.Popen(
+            [LAB, "ssh", "--", "attachctl", *argv],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def restart_attachd(self) -> None:
+        """Restart the service; it is ready when this returns."""
+        self.do("systemctl", "restart", "attachd.service")
+
+    @contextmanager
+    def option(self, group: str, name: str, value: str) -> Iterator[None]:
+        """An option of attachd.conf for a while, the daemon restarted before and after."""
+        file, kept = "/etc/attachd/attachd.conf", f"/root/attachd.conf.{uuid.uuid4()}"
+        self.do("cp", "-p", file, kept)
+        try:
+            self.do("crudini", "--set", file, group, name, value)
+            self.restart_attachd()
+            yield
+        finally:
+            self.do("cp", "-p", kept, file)
+            self.do("rm", kept)
+            self.restart_attachd()
+
+    @contextmanager
+    def stopped(self, *units: str, masked: bool = False) -> Iterator[None]:
+        """Units stopped (and masked) for a while."""
+        active = [u for u in units if self.run("systemctl", "is-active", "-q", u).status == 0]
+        if masked:
+            self.do("systemctl", "mask", "--runtime", *units)
+        self.do("systemctl", "stop", *units)
+        try:
+            yield
+        finally:
+            if masked:
+                self.do("systemctl", "unmask", "--runtime", *units)
+            self.do("systemctl", "start", *active)
+
+    # --- what is on the host ----------------------------------------------------------------
+
+    def sessions(self) -> list[str]:
+        """The iSCSI sessions' lines, by iscsiadm."""
+        result = self.run("iscsiadm", "-m", "session")
+        assert result.status in (0, 21), result.err  # 21: no session
+        return result.out.splitlines()
+
+    def node_records(self) -> list[str]:
+        """The node records' lines, by iscsiadm."""
+        result = self.run("iscsiadm", "-m", "node")
+        assert result.status in (0, 21), result.err
+        return result.out.splitlines()
+
+    def scsi_disks(self) -> list[str]:
+        """The SCSI disks, by sysfs."""
+        listing = self.script(
+            "for d in /sys/block/sd*; do [ -e $d ] || continue; "
+            "case $(readlink -f $d) in */session*) echo ${d##*/};; esac; done"
+        )
+        return listing.split()
+
+    def domain_xml(self, guest: str, *, inactive: bool = False) -> str:
+        """A domain's XML, by virsh."""
+        return self.do("virsh", "dumpxml", guest, *(["--inactive"] if inactive else []))
+
+    def open_operations(self) -> list[dict[str, Any]]:
+        """attachd's own open operations."""
+        result = self.attachctl("operation", "list", "--open", "-f", "json")
+        assert result.status == 0, result.err
+        operations: list[dict[str, Any]] = result.json
+        return operations
+
+
+class Guest:
+    """A guest of the lab."""
+
+    def __init__(self, host: Host, name: str) -> None:
+        self.host = host
+        self.name = name
+
+    def run(self, *argv: str, timeout: float = PATIENCE) -> Result:
+        """Run a command inside the guest, whatever its end."""
+        return run_lab("guest", "exec", self.name, "--", *argv, timeout=timeout)
+
+    def do(self, *argv: str) -> str:
+        """Run a command inside the guest that must succeed; what it printed."""
+        result = self.run(*argv)
+        assert result.status == 0, f"{shlex.join(argv)}: {result.status}\n{result.out}{result.err}"
+        return result.out
+
+    def disk_with_serial(self, volume_id: str) -> str | None:
+        """The disk that the guest itself sees with the volume's serial: vdb, or None."""
+        found = self.do(
+            "sh",
+            "-c",
+            f"grep -ls '^{volume_id[:20]}' /sys/block/*/serial || true",
+        ).split()
+        return found[0].split("/")[3] if found else None
+
+    def write(self, disk: str, megabytes: int) -> str:
+        """Fill the disk's first megabytes with random bytes, on the disk; their checksum."""
+        self.do(
+            "sh",
+            "-c",
+            f"dd if=/dev/urandom of=/tmp/data bs=1M count={megabytes} 2>/dev/null && "
+            f"dd if=/tmp/data of=/dev/{disk} bs=1M conv=fsync 2>/dev/null",
+        )
+        return self.do("sha256sum", "/tmp/data").split()[0]
+
+    def checksum(self, disk: str, megabytes: int) -> str:
+        """The checksum of the disk's first megabytes."""
+        return self.do(
+            "sh",
+            "-c",
+            f"dd if=/dev/{disk} bs=1M count={megabytes} 2>/dev/null | sha256sum",
+        ).split()[0]
+
+
+class Cloud:
+    """Cinder, asked from outside as an operator would."""
+
+    def __init__(self, lab_directory: Path) -> None:
+        config = openstack.config.OpenStackConfig(config_files=[str(lab_directory / "clouds.yaml")])
+        self.connection = Connection(config=config.get_one("lab"))
+        self.block = self.connection.block_storage
+        self.block.default_microversion = "3.59"
+
+    def volume(self, *, size: int = 1, name: str | None = None) -> str:
+        """A new volume's id, once it is available."""
+        volume = self.block.create_volume(size=size, name=name or f"test-{uuid.uuid4()}")
+        self.block.wait_for_status(volume, "available", ["error"], interval=1, wait=PATIENCE)
+        return str(volume.id)
+
+    def status(self, volume_id: str) -> str:
+        """A volume's status."""
+        return str(self.block.get_volume(volume_id).status)
+
+    def attachments(self, volume_id: str) -> list[dict[str, Any]]:
+        """A volume's attachments."""
+        answer = self.block.get(f"/attachments/detail?volume_id={volume_id}&all_tenants=1")
+        listed: list[dict[str, Any]] = answer.json()["attachments"]
+        return listed
+
+    def delete(self, volume_id: str) -> None:
+        """Delete a volume and wait until it is gone."""
+        volume = self.block.get_volume(volume_id)
+        self.block.delete_volume(volume, ignore_missing=True)
+        self.block.wait_for_delete(volume, interval=1, wait=PATIENCE)
+
+    def set_status(self, volume_id: str, status: str) -> None:
+        """An administrator's reset-state."""
+        self.block.reset_volume_status(volume_id, status=status)
+
+
+class Worlds:
+    """All four worlds, looked at with other eyes than attachd's."""
+
+    def __init__(self, host: Host, cloud: Cloud) -> None:
+        self.host = host
+        self.cloud = cloud
+
+    def assert_attached(self, guest: Guest, volume_id: str, attachment: dict[str, Any]) -> str:
+        """All four agree that it is attached; the device name that the guest itself uses."""
+        assert self.cloud.status(volume_id) == "in-use"
+        (record,) = self.cloud.attachments(volume_id)
+        assert record["status"] == "attached"
+        assert record["id"] == attachment["attachment_id"]
+        assert any(volume_id in line for line in self.host.sessions())
+        path = attachment["host_path"]
+        assert path.startswith("/dev/disk/by-id/")
+        self.host.do("test", "-b", path)
+        for inactive in (False, True):
+            xml = self.host.domain_xml(guest.name, inactive=inactive)
+            assert f"<serial>{volume_id}</serial>" in xml
+            assert path in xml
+        disk = guest.disk_with_serial(volume_id)
+        assert disk is not None
+        return disk
+
+    def assert_nothing_left(self, volume_id: str, *guests: Guest) -> None:
+        """All four agree that it never was, or is no more."""
+        assert self.cloud.status(volume_id) == "available"
+        assert self.cloud.attachments(volume_id) == []
+        assert not [line for line in self.host.sessions() if volume_id in line]
+        assert not [line for line in self.host.node_records() if volume_id in line]
+        for guest in guests:
+            for inactive in (False, True):
+                assert volume_id not in self.host.domain_xml(guest.name, inactive=inactive)
+        listed = self.host.attachctl("list", "-f", "json")
+        assert listed.status == 0, listed.err
+        assert volume_id not in listed.out
+
+    def assert_untouched(self, sessions: Sequence[str]) -> None:
+        """The host is as it was, and attachd has nothing open."""
+        assert self.host.sessions() == list(sessions)
+        assert self.host.open_operations() == []

@@ -1,0 +1,284 @@
+"""Every route: what it answers, and that its answer is what its schema promises."""
+
+from __future__ import annotations
+
+import threading
+import time
+import uuid
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from attachd.api import schemas
+from attachd.errors import Code, Problem, Refused
+from attachd.model import Bus, Mode, OperationKind, OperationState
+from tests.fakes.engine import Failure, FakeEngine
+from tests.unit.serving import Answer, ask, serving
+
+WANTED = {"guest": "web", "volume": "data"}
+ATTACHMENT_FIELDS = {
+    "attachment_id",
+    "volume_id",
+    "guest_id",
+    "guest_name",
+    "device",
+    "serial",
+    "bus",
+    "mode",
+    "host_path",
+    "wwn",
+    "state",
+    "operation_id",
+}
+
+
+def fits(answer: Answer, component: str) -> Answer:
+    jsonschema.Draft202012Validator(
+        {**schemas.ref(component), "components": {"schemas": schemas.COMPONENTS}}
+    ).validate(answer.document)
+    return answer
+
+
+def refused(answer: Answer, status: int, code: str) -> Answer:
+    fits(answer, "ProblemDocument")
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert (answer.status, answer.document["status"]) == (status, status)
+    assert answer.document["code"] == code
+    return answer
+
+
+def test_attach_answers_with_the_operation(served: Path, engine: FakeEngine) -> None:
+    answer = fits(ask(served, "POST", "/v1/attachments", WANTED), "Operation")
+
+    assert answer.status == 202
+    operation = answer.document
+    assert answer.headers["Location"] == f"/v1/operations/{operation['operation_id']}"
+    assert ask(served, "GET", answer.headers["Location"]).document == operation
+    (request,) = engine.requests
+    assert (request.kind, request.guest, request.volume) == (OperationKind.ATTACH, "web", "data")
+    assert (request.bus, request.mode, request.device) == (Bus.VIRTIO, Mode.RW, None)
+    assert not request.override_nova
+    assert uuid.UUID(request.request_id)
+
+
+def test_attach_hands_on_everything_asked_for(served: Path, engine: FakeEngine) -> None:
+    wanted = {
+        **WANTED,
+        "device": "sdc",
+        "bus": "scsi",
+        "mode": "ro",
+        "request_id": "mine",
+        "override_nova": True,
+    }
+
+    assert ask(served, "POST", "/v1/attachments", wanted).status == 202
+
+    (request,) = engine.requests
+    assert (request.bus, request.mode, request.device) == (Bus.SCSI, Mode.RO, "sdc")
+    assert request.override_nova
+    assert request.request_id == "mine"
+
+
+def test_the_same_request_id_gets_the_first_answer(served: Path, engine: FakeEngine) -> None:
+    wanted = {**WANTED, "request_id": "mine"}
+    first = ask(served, "POST", "/v1/attachments", wanted)
+    second = ask(served, "POST", "/v1/attachments", wanted)
+    other = ask(served, "POST", "/v1/attachments", {**wanted, "volume": "logs"})
+
+    assert second.document == first.document
+    assert len(engine.requests) == 1
+    refused(other, 422, "request-id-reused")
+
+
+def test_attachments_are_listed_and_shown(served: Path, engine: FakeEngine) -> None:
+    assert ask(served, "GET", "/v1/attachments").document == {"attachments": []}
+    ask(served, "POST", "/v1/attachments", WANTED)
+    ask(served, "POST", "/v1/attachments", {"guest": "db", "volume": "logs"})
+
+    every = fits(ask(served, "GET", "/v1/attachments"), "Attachments").document["attachments"]
+    assert [found["guest_name"] for found in every] == ["web", "db"]
+    for guest in ("db", engine.guests["db"]):
+        found = ask(served, "GET", f"/v1/attachments?guest={guest}").document["attachments"]
+        assert found == every[1:]
+    one = fits(ask(served, "GET", f"/v1/attachments/{every[0]['attachment_id']}"), "Attachment")
+    assert one.document == every[0]
+    assert set(one.document) == ATTACHMENT_FIELDS
+    refused(ask(served, "GET", "/v1/attachments/none"), 404, "attachment-not-found")
+
+
+def test_detach_by_guest_and_volume(served: Path, engine: FakeEngine) -> None:
+    ask(served, "POST", "/v1/attachments", WANTED)
+
+    answer = ask(served, "DELETE", "/v1/attachments?guest=web&volume=data&request_id=bye")
+
+    assert fits(answer, "Operation").status == 202
+    assert answer.document["kind"] == "detach"
+    assert engine.requests[-1].request_id == "bye"
+    assert ask(served, "GET", "/v1/attachments").document == {"attachments": []}
+
+
+def test_detach_by_id_never_takes_a_later_attachment(served: Path) -> None:
+    attach = ask(served, "POST", "/v1/attachments", WANTED).document
+    first = ask(served, "GET", f"/v1/operations/{attach['operation_id']}").document["attachment"]
+    target = f"/v1/attachments/{first['attachment_id']}"
+
+    detach = ask(served, "DELETE", f"{target}?request_id=bye")
+    assert detach.status == 202
+    ask(served, "POST", "/v1/attachments", WANTED)
+
+    again = ask(served, "DELETE", f"{target}?request_id=bye")
+    assert again.document["operation_id"] == detach.document["operation_id"]
+    refused(ask(served, "DELETE", target), 409, "not-attached")
+    assert len(ask(served, "GET", "/v1/attachments").document["attachments"]) == 1
+
+
+def test_operations_newest_first_and_only_the_open(served: Path, engine: FakeEngine) -> None:
+    done = ask(served, "POST", "/v1/attachments", WANTED).document["operation_id"]
+    engine.hold = True
+    held = ask(served, "POST", "/v1/attachments", {"guest": "db", "volume": "logs"})
+    running = held.document["operation_id"]
+
+    def listed(query: str) -> list[str]:
+        answer = fits(ask(served, "GET", f"/v1/operations{query}"), "Operations")
+        return [found["operation_id"] for found in answer.document["operations"]]
+
+    assert listed("") == [running, done]
+    assert listed("?open=false") == [running, done]
+    assert listed("?open=true") == [running]
+    refused(ask(served, "GET", "/v1/operations/none"), 404, "operation-not-found")
+
+
+def test_an_operation_shows_its_steps_and_its_problem(served: Path, engine: FakeEngine) -> None:
+    problem = Problem(code=Code.CONNECT_FAILED, brief="No device.", details="d", resolution="r")
+    engine.failure = Failure(OperationState.UNDONE, problem, failed_step="connect")
+    posted = ask(served, "POST", "/v1/attachments", WANTED)
+
+    shown = fits(ask(served, "GET", posted.headers["Location"]), "Operation").document
+
+    assert shown["state"] == "undone"
+    assert shown["problem"] == {
+        "code": "connect-failed",
+        "brief": "No device.",
+        "details": "d",
+        "resolution": "r",
+    }
+    assert [(step["name"], step["direction"], step["state"]) for step in shown["steps"]] == [
+        ("create", "do", "done"),
+        ("connect", "do", "failed"),
+        ("create", "undo", "done"),
+    ]
+
+
+def test_events_are_complete_once_the_operation_rests(served: Path) -> None:
+    location = ask(served, "POST", "/v1/attachments", WANTED).headers["Location"]
+
+    whole = fits(ask(served, "GET", f"{location}/events"), "Events").document
+    rest = ask(served, "GET", f"{location}/events?after=3&wait=5").document
+
+    assert whole["resting"]
+    assert whole["state"] == "done"
+    assert [event["seq"] for event in whole["events"]] == list(range(1, len(whole["events"]) + 1))
+    assert rest["events"] == whole["events"][3:]
+    refused(ask(served, "GET", "/v1/operations/none/events"), 404, "operation-not-found")
+
+
+def test_a_long_poll_ends_with_the_event(served: Path, engine: FakeEngine) -> None:
+    engine.hold = True
+    posted = ask(served, "POST", "/v1/attachments", WANTED)
+    answers: list[Answer] = []
+    follower = threading.Thread(
+        target=lambda: answers.append(
+            ask(served, "GET", f"{posted.headers['Location']}/events?after=1&wait=5")
+        )
+    )
+    follower.start()
+    engine.until_waiting(1)
+    engine.release(posted.document["operation_id"])
+    follower.join(timeout=60)
+
+    assert answers[0].document["events"][0]["seq"] == 2
+    assert not answers[0].document["resting"]
+
+
+def test_a_long_poll_is_cut_short(
+    served: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.api.routes.LONGEST_WAIT", 0.2)
+    engine.hold = True
+    location = ask(served, "POST", "/v1/attachments", WANTED).headers["Location"]
+    began = time.monotonic()
+
+    answer = ask(served, "GET", f"{location}/events?after=1&wait=3600")
+
+    assert time.monotonic() - began < 50
+    assert answer.document["events"] == []
+    assert not answer.document["resting"]
+
+
+def test_long_polls_leave_threads_for_others(path: Path, engine: FakeEngine) -> None:
+    engine.hold = True
+    with serving(engine, path, threads=3, long_polls=2):
+        posted = ask(path, "POST", "/v1/attachments", WANTED)
+        target = f"{posted.headers['Location']}/events?after=1&wait=5"
+        answers: list[Answer] = []
+        followers = [
+            threading.Thread(target=lambda: answers.append(ask(path, "GET", target)))
+            for _ in range(2)
+        ]
+        for follower in followers:
+            follower.start()
+        engine.until_waiting(2)
+
+        surplus = ask(path, "GET", target)
+        health = ask(path, "GET", "/v1/health")
+
+        assert engine.waiting == 2  # they were still waiting when these two were answered
+        assert surplus.headers["Retry-After"] == "1"
+        assert surplus.document["events"] == []
+        assert health.status == 200
+        engine.release(posted.document["operation_id"])
+        for follower in followers:
+            follower.join(timeout=60)
+        assert [answer.headers.get("Retry-After") for answer in answers] == [None, None]
+
+
+def test_health_is_the_engines_own_word(served: Path, engine: FakeEngine) -> None:
+    assert fits(ask(served, "GET", "/v1/health"), "Health").document == engine.health()
+
+
+def test_an_unforeseen_exception_is_logged_and_never_shown(
+    served: Path, engine: FakeEngine, caplog: pytest.LogCaptureFixture
+) -> None:
+    engine.raises = RuntimeError("the secret inside")
+
+    answer = refused(ask(served, "GET", "/v1/attachments"), 500, "internal-error")
+
+    assert b"secret" not in answer.body
+    assert b"Traceback" not in answer.body
+    assert "the secret inside" in caplog.text
+    engine.raises = None
+    assert ask(served, "GET", "/v1/attachments").status == 200
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (Code.SHUTTING_DOWN, 503),
+        (Code.JOURNAL_FULL, 507),
+        (Code.JOURNAL_UNAVAILABLE, 503),
+        (Code.VOLUME_AMBIGUOUS, 409),
+        (Code.GUEST_BUSY, 409),
+        (Code.VOLUME_NOT_FOUND, 404),
+    ],
+)
+def test_what_the_engine_refuses_keeps_its_code(
+    served: Path, engine: FakeEngine, code: Code, status: int
+) -> None:
+    engine.raises = Refused(code, "No.", details="why", resolution="how")
+
+    answer = refused(ask(served, "POST", "/v1/attachments", WANTED), status, code)
+
+    assert answer.document["brief"] == "No."
+    assert answer.document["details"] == "why"
+    assert answer.document["resolution"] == "how"

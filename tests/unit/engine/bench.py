@@ -1,0 +1,108 @@
+"""The engine with its real journal, locks and steps, between fakes that keep the worlds' rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from attachd.engine.claims import Claims
+from attachd.engine.engine import Engine
+from attachd.engine.views import OperationView
+from attachd.journal.journal import Journal
+from attachd.model import Bus, OperationKind, Request
+from tests.fakes.cinder import FakeCinder
+from tests.fakes.guests import FakeGuests
+from tests.fakes.host import FakeHost
+
+PATIENCE = 30.0
+
+
+@dataclass
+class Bench:
+    """An engine and its worlds; ``restart`` is a crash of the daemon and a new start of it."""
+
+    directory: Path
+    cinder: FakeCinder = field(default_factory=FakeCinder)
+    host: FakeHost = field(default_factory=FakeHost)
+    guests: FakeGuests = field(default_factory=FakeGuests)
+    workers: int = 4
+    boots: int = 0
+    requests: int = 0
+
+    def start(self) -> None:
+        """A daemon starts."""
+        self.boots += 1
+        self.journal = Journal(path=self.directory / "journal.db", boot_id=f"boot-{self.boots}")
+        self.engine = Engine(
+            journal=self.journal,
+            claims=Claims(
+                journal=self.journal, lock_path=self.directory / "locks", timeout=PATIENCE
+            ),
+            cinder=self.cinder,
+            host=self.host,
+            guests=self.guests,
+            workers=self.workers,
+            resume_interval=0.05,
+        )
+        self.engine.start()
+
+    def stop(self) -> None:
+        """The daemon stops in order."""
+        assert self.engine.stop(PATIENCE), "the engine left a thread"
+        self.journal.close()
+
+    def submit(self, kind: OperationKind, guest: str, volume: str, **options: Any) -> str:
+        """Begin an operation; its id."""
+        self.requests += 1
+        options.setdefault("request_id", f"request-{self.requests}")
+        request = Request(kind=kind, guest=guest, volume=volume, **options)
+        return self.engine.submit(request).operation_id
+
+    def rested(self, operation_id: str) -> OperationView:
+        """An operation once it rests."""
+        after = 0
+        while not (view := self.engine.operation(operation_id)).state.resting:
+            events = self.engine.wait(operation_id, after=after, timeout=PATIENCE)
+            assert events or self.engine.operation(operation_id).state.resting, view
+            after = events[-1].seq if events else after
+        return view
+
+    def attach(self, guest: str, volume: str, **options: Any) -> OperationView:
+        """Attach, to its rest."""
+        return self.rested(self.submit(OperationKind.ATTACH, guest, volume, **options))
+
+    def detach(self, guest: str, volume: str) -> OperationView:
+        """Detach, to its rest."""
+        return self.rested(self.submit(OperationKind.DETACH, guest, volume))
+
+    # --- what the four worlds say -----------------------------------------------------------
+
+    def assert_nothing_left(self, guest_id: str, volume_id: str) -> None:
+        """No world has anything of it."""
+        assert self.cinder.status(volume_id) == "available"
+        assert self.cinder.list_attachments(volume_id) == ()
+        assert self.host.devices == ()
+        assert self.host.sessions == frozenset()
+        guest = self.guests.get(guest_id)
+        assert guest is None or guest.disks == ()
+        assert self.journal.live_attachments() == ()
+        assert self.journal.operations(open_only=True) == ()
+
+    def assert_attached(self, guest_id: str, volume_id: str) -> None:
+        """All worlds have it, and agree."""
+        assert self.cinder.status(volume_id) == "in-use"
+        (attachment,) = self.cinder.list_attachments(volume_id)
+        assert attachment.status == "attached"
+        (record,) = self.journal.live_attachments()
+        assert record.state == "attached"
+        assert record.attachment_id == attachment.attachment_id
+        (device,) = self.host.devices
+        assert (record.host_path, record.wwn) == (device.path, device.wwn)
+        guest = self.guests.get(guest_id)
+        assert guest is not None
+        for disks in (guest.live_disks, guest.config_disks):
+            (disk,) = disks
+            assert (disk.serial, disk.source) == (volume_id, device.path)
+            assert (disk.target, disk.bus) == (record.device, Bus.VIRTIO)
+        assert self.journal.operations(open_only=True) == ()

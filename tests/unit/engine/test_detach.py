@@ -1,0 +1,173 @@
+"""Detach against worlds that keep their rules: forward once the guest let go, else back."""
+
+from __future__ import annotations
+
+import pytest
+
+from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.model import OperationState
+from tests.unit.engine.bench import Bench
+from tests.unit.engine.test_attach import wait_until_closed
+
+
+@pytest.fixture
+def volume(bench: Bench) -> str:
+    return bench.cinder.add_volume(name="data", size=1)
+
+
+@pytest.fixture
+def guest(bench: Bench, volume: str) -> str:
+    guest = bench.guests.add("web")
+    assert bench.attach("web", "data").state is OperationState.DONE
+    return guest
+
+
+def test_detach(bench: Bench, guest: str, volume: str) -> None:
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.DONE, view.problem
+    names = [step.name for step in view.steps]
+    assert names == ["precheck", "begin", "unplug", "disconnect", "prove", "delete", "remember"]
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_detach_of_what_is_not_attached(bench: Bench, guest: str) -> None:
+    bench.cinder.add_volume(name="other")
+    view = bench.detach("web", "other")
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.REFUSED, Code.NOT_ATTACHED)
+
+
+def test_a_guest_that_is_gone_can_still_be_detached_from(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.undefine(guest)
+    bench.guests.destroy(guest)
+    assert bench.detach("web", "data").state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_guest_that_ignores_the_unplug_and_obeys_late(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.make_deaf(guest)
+    view = bench.detach("web", "data")
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.UNDONE, Code.UNPLUG_TIMEOUT)
+    bench.assert_attached(guest, volume)
+    (record,) = bench.journal.live_attachments()
+    assert record.unplug_pending
+
+    bench.guests.hear(guest)
+    while bench.journal.live_attachments():
+        wait_until_closed(bench)
+    wait_until_closed(bench)
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_late_unplug_is_noticed_after_a_restart_too(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.make_deaf(guest)
+    bench.detach("web", "data")
+    bench.stop()
+    bench.guests.hear(guest)  # nobody listens
+    bench.start()
+    while bench.journal.live_attachments():
+        wait_until_closed(bench)
+    wait_until_closed(bench)
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_refused_begin_changes_nothing(bench: Bench, guest: str, volume: str) -> None:
+    bench.cinder.fail_next(
+        "begin_detaching", AttachdError(Code.CINDER_REFUSED, "no", touched=False)
+    )
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.REFUSED
+    bench.assert_attached(guest, volume)
+
+
+def test_a_begin_whose_answer_is_lost_is_rolled_back(bench: Bench, guest: str, volume: str) -> None:
+    bench.cinder.lose_answer_next("begin_detaching")
+    assert bench.detach("web", "data").state is OperationState.UNDONE
+    bench.assert_attached(guest, volume)
+
+
+GONE = Unreachable(Code.LIBVIRT_UNAVAILABLE, "gone", world=World.GUEST, touched=True)
+
+
+def test_libvirt_dies_in_the_unplug_before_the_guest_let_go(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.fail_next("unplug", GONE)
+    bench.guests.fail_next("get", GONE)
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    assert bench.cinder.status(volume) == "detaching"
+    wait_until_closed(bench)
+    assert bench.engine.operation(view.operation_id).state is OperationState.UNDONE
+    bench.assert_attached(guest, volume)
+
+
+def test_libvirt_dies_in_the_unplug_after_the_guest_let_go(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.fail_next("unplug", GONE, after=True)
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    wait_until_closed(bench)
+    assert bench.engine.operation(view.operation_id).state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+@pytest.mark.parametrize("method", ["disconnect", "present"])
+def test_behind_the_pivot_the_host_is_waited_for(
+    bench: Bench, guest: str, volume: str, method: str
+) -> None:
+    bench.host.fail_next(method)
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    wait_until_closed(bench)
+    assert bench.engine.operation(view.operation_id).state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_held_device_stays_and_so_does_the_attachment(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    (device,) = bench.host.devices
+    with bench.host.held(device.path):
+        view = bench.detach("web", "data")
+        assert view.problem is not None
+        assert (view.state, view.problem.code) == (
+            OperationState.NEEDS_ATTENTION,
+            Code.STILL_IN_USE,
+        )
+        assert len(bench.cinder.list_attachments(volume)) == 1
+        assert "delete" not in {call.verb for call in bench.cinder.calls}
+    bench.stop()
+    bench.start()
+    wait_until_closed(bench)
+    assert bench.engine.operation(view.operation_id).state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_delete_that_cinder_loses(bench: Bench, guest: str, volume: str) -> None:
+    bench.cinder.lose_answer_next("delete")
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    wait_until_closed(bench)
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_cinder_stays_away_when_the_guest_has_let_go_already(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.fail_next("unplug", GONE, after=True)
+    view = bench.detach("web", "data")
+    bench.cinder.stop()
+    assert view.state is OperationState.NEEDS_ATTENTION
+    bench.cinder.start()
+    wait_until_closed(bench)
+    assert bench.engine.operation(view.operation_id).state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)

@@ -1,0 +1,136 @@
+"""A small open-iscsi and os-brick over a tree: node records, logins, logouts, removals.
+
+``OpenIscsi`` runs the commands (it is the room's ``execute``) and ``FakeBrick`` the calls, as far
+as the room relies on them; both change the tree as the kernel would.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from attachd.host.brick import Execute, ProcessExecutionError
+from attachd.host.commands import NO_RECORDS
+from tests.unit.host.tree import Tree
+
+Place = tuple[str, str]
+"""Portal and IQN."""
+
+
+@dataclass(kw_only=True)
+class OpenIscsi:
+    """``records`` are the node records, ``sessions`` the tree's session numbers."""
+
+    tree: Tree
+    records: set[Place] = field(default_factory=set)
+    sessions: dict[Place, int] = field(default_factory=dict)
+    opened_by: list[str] = field(default_factory=list)
+    claimed: bool = False
+    login_failures: list[ProcessExecutionError] = field(default_factory=list)
+    deaf: bool = False
+    ran: list[tuple[str, ...]] = field(default_factory=list)
+
+    def __call__(self, *command: str, **options: object) -> tuple[str, str]:
+        """Run a command."""
+        self.ran.append(command)
+        match command:
+            case ("iscsiadm", "-m", "node"):
+                return self._list_records(options["check_exit_code"])
+            case ("iscsiadm", "-m", "session", "-r", sid, "--logout"):
+                self._log_out_of(int(sid))
+            case ("iscsiadm", "-m", "node", "-T", iqn, "-p", portal, *verb):
+                self._node((portal, iqn), tuple(verb))
+            case (_, "-I", "-S", _, _):
+                return json.dumps({"claimed": self.claimed, "openers": self.opened_by}), ""
+        return "", ""
+
+    def log_in(self, place: Place) -> None:
+        """A session in the tree."""
+        if place not in self.sessions:
+            self.sessions[place] = max(self.sessions.values(), default=0) + 1
+            self.tree.session(self.sessions[place], place[1], portal=place[0])
+
+    def _list_records(self, accepted: object) -> tuple[str, str]:
+        assert isinstance(accepted, list)
+        if not self.records and NO_RECORDS not in accepted:
+            raise ProcessExecutionError(exit_code=NO_RECORDS)
+        return "".join(f"{portal},1 {iqn}\n" for portal, iqn in sorted(self.records)), ""
+
+    def _node(self, place: Place, verb: tuple[str, ...]) -> None:
+        match verb:
+            case ("--op", "new"):
+                self.records.add(place)
+            case ("--op", "delete"):
+                self.records.discard(place)
+            case ("--login",):
+                if self.login_failures:
+                    raise self.login_failures.pop(0)
+                self.log_in(place)
+            case ("--logout",) if place in self.sessions:
+                self._log_out_of(self.sessions[place])
+
+    def _log_out_of(self, sid: int) -> None:
+        if not self.deaf:
+            self.tree.remove_session(sid)
+            self.sessions = {place: s for place, s in self.sessions.items() if s != sid}
+
+
+@dataclass(kw_only=True)
+class FakeBrick:
+    """os-brick's connector on single paths; ``luns`` are what the storage exports.
+
+    ``hold`` is waited for where ``wait_at`` says; ``removes`` False: a disconnect removes nothing.
+    """
+
+    execute: Execute
+    iscsi: OpenIscsi
+    luns: Mapping[int, str]
+    calls: list[tuple[str, dict[str, Any]]]
+    hold: threading.Event | None = None
+    wait_at: str = ""
+    removes: bool = True
+    failure: Exception | None = None
+
+    def connect_volume(self, properties: dict[str, Any], /) -> dict[str, str]:
+        """Log in and find the LUN; wait and fail as told."""
+        self.calls.append(("connect", properties))
+        self._wait("lock")
+        place = (properties["target_portals"][0], properties["target_iqns"][0])
+        node = ("iscsiadm", "-m", "node", "-T", place[1], "-p", place[0])
+        self.execute(*node, "--op", "new", run_as_root=True)
+        self.execute(*node, "--login", run_as_root=True)
+        self._wait("login")
+        if self.failure:
+            raise self.failure
+        lun = properties["target_luns"][0]
+        self.iscsi.tree.lun(self.iscsi.sessions[place], lun, self.luns[lun])
+        self._wait("end")
+        return {"type": "block", "path": f"/dev/{self.luns[lun]}"}
+
+    def disconnect_volume(self, properties: dict[str, Any], info: dict[str, str], /) -> None:
+        """Flush and remove the device it is told of; log out where no other is left."""
+        self.calls.append(("disconnect", {**properties, **info}))
+        if self.failure:
+            raise self.failure
+        if not self.removes:
+            return
+        if info:
+            self.execute("blockdev", "--flushbufs", info["path"], run_as_root=True)
+            self.iscsi.tree.remove_lun(info["path"].removeprefix("/dev/"))
+        for place in zip(properties["target_portals"], properties["target_iqns"], strict=True):
+            node = ("iscsiadm", "-m", "node", "-T", place[1], "-p", place[0])
+            if not list((self.iscsi.tree.sys / "block").iterdir()):
+                self.execute(*node, "--logout", run_as_root=True)
+                self.execute(*node, "--op", "delete", run_as_root=True)
+
+    def _wait(self, place: str) -> None:
+        while self.hold is not None and place == self.wait_at and not self.hold.wait(0.02):
+            if place == "login":
+                # os-brick's loop runs commands while it waits.
+                self.execute("iscsiadm", "-m", "session", run_as_root=True)
+
+
+MakeBrick = Callable[[Execute], FakeBrick]

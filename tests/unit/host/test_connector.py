@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import Code, Unreachable
+from attachd.host.connector import ConnectorProperties
+from attachd.model import Connector
+
+
+class Reader:
+    """os-brick's slow answer, counted."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+        self.initiator = "iqn.1993-08.org.debian:01:abc"
+
+    def __call__(self, my_ip: str, host: str) -> Connector:
+        self.reads += 1
+        return {"ip": my_ip, "host": host, "initiator": self.initiator}
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> Path:
+    path = tmp_path / "initiatorname.iscsi"
+    path.write_text("InitiatorName=iqn.1993-08.org.debian:01:abc\n")
+    return path
+
+
+def test_read_once(name: Path):
+    reader = Reader()
+    properties = ConnectorProperties(read=reader, my_ip="192.0.2.7", initiator_name=name)
+    assert properties.get()["ip"] == "192.0.2.7"
+    assert properties.get() == properties.get()
+    assert reader.reads == 1
+
+
+@pytest.mark.parametrize("replaced", [True, False])
+def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool):
+    reader = Reader()
+    properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)
+    properties.get()
+    reader.initiator = "iqn.1993-08.org.debian:01:xyz"
+    if replaced:
+        other = name.with_suffix(".new")
+        other.write_text(name.read_text())
+        other.rename(name)
+    else:
+        name.write_text("InitiatorName=iqn.1993-08.org.debian:01:xyz\n")
+        os.utime(name, ns=(1, 1))
+    assert properties.get()["initiator"] == "iqn.1993-08.org.debian:01:xyz"
+    assert reader.reads == 2
+
+
+def test_what_a_caller_does_to_its_copy_stays_its_own(name: Path):
+    properties = ConnectorProperties(read=Reader(), my_ip=None, initiator_name=name)
+    copy = dict(properties.get())
+    copy["host"] = "elsewhere"
+    assert properties.get()["host"] != "elsewhere"
+
+
+def test_no_initiator_name_is_not_kept(name: Path):
+    reader = Reader()
+    reader.initiator = ""
+    properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)
+    with pytest.raises(Unreachable) as caught:
+        properties.get()
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert not caught.value.touched
+    reader.initiator = "iqn.new"
+    assert properties.get()["initiator"] == "iqn.new"

@@ -1,0 +1,201 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import AttachdError, Code, Unreachable
+from attachd.host.brick import ProcessExecutionError
+from attachd.host.identity import Identity, inquiry
+from attachd.host.sysfs import Sysfs
+from attachd.model import Connection, HostDevice
+from tests.unit.host.tree import GIB, OTHER_WWN, WWN, Tree, connection, target
+
+
+class Bench:
+    """A tree, and devices that answer an INQUIRY with ``fresh``."""
+
+    def __init__(self, root: Path) -> None:
+        self.tree = Tree(root)
+        self.fresh = {"/dev/sda": WWN}
+        self.identity = self.proving(0.3)
+
+    def proving(self, udev_timeout: float) -> Identity:
+        return Identity(
+            sysfs=Sysfs(root=self.tree.sys),
+            inquire=lambda path: self.fresh[path],
+            udev_timeout=udev_timeout,
+            dev=self.tree.dev,
+        )
+
+    def identify(
+        self,
+        *,
+        to: Connection | None = None,
+        size_bytes: int = GIB,
+        expected_wwn: str | None = None,
+    ) -> HostDevice:
+        return self.identity.identify(
+            "/dev/sda", to or connection(), size_bytes=size_bytes, expected_wwn=expected_wwn
+        )
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    bench = Bench(tmp_path)
+    bench.tree.session(1)
+    bench.tree.lun(1, 0, "sda")
+    bench.tree.link("sda")
+    return bench
+
+
+@pytest.mark.parametrize("expected", [None, WWN])
+def test_the_device_that_was_asked_for(bench: Bench, expected: str | None):
+    device = bench.identify(expected_wwn=expected)
+    assert device.path == str(bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}")
+    assert (device.wwn, device.size_bytes) == (WWN, GIB)
+
+
+def test_larger_than_the_volume_is_right(bench: Bench):
+    assert bench.identify(size_bytes=GIB - 512).size_bytes == GIB
+
+
+def test_another_path_to_the_same_lun_is_no_stranger(bench: Bench):
+    bench.tree.session(2, portal="127.0.0.2:3260")
+    bench.tree.lun(2, 0, "sdb")
+    both = connection(target(), target(portal="127.0.0.2:3260"))
+    assert bench.identify(to=both).wwn == WWN
+
+
+def other_session(bench: Bench) -> None:
+    bench.tree.remove_lun("sda")
+    bench.tree.session(2, iqn="iqn.other")
+    bench.tree.lun(2, 0, "sda")
+
+
+def other_lun(bench: Bench) -> None:
+    bench.tree.remove_lun("sda")
+    bench.tree.lun(1, 7, "sda")
+
+
+def no_device(bench: Bench) -> None:
+    bench.tree.remove_lun("sda")
+
+
+def lun_replaced(bench: Bench) -> None:
+    bench.fresh["/dev/sda"] = OTHER_WWN
+
+
+def nameless(bench: Bench) -> None:
+    bench.tree.remove_lun("sda")
+    bench.tree.lun(1, 0, "sda", wwn=None)
+
+
+def too_small(bench: Bench) -> None:
+    bench.tree.remove_lun("sda")
+    bench.tree.lun(1, 0, "sda", size=GIB - 512)
+
+
+def twin(bench: Bench) -> None:
+    bench.tree.session(2, iqn="iqn.other")
+    bench.tree.lun(2, 0, "sdb")
+
+
+def link_to_another(bench: Bench) -> None:
+    link = bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}"
+    link.unlink()
+    link.symlink_to("../../sdz")
+    (bench.tree.dev / "sdz").write_text("")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found"),
+    [
+        (other_session, "iqn.other LUN 0"),
+        (other_lun, "LUN 7"),
+        (no_device, "none"),
+        (lun_replaced, OTHER_WWN),
+        (nameless, "none"),
+        (too_small, str(GIB - 512)),
+        (twin, "/dev/sdb"),
+        (link_to_another, "sdz"),
+    ],
+)
+def test_another_device(bench: Bench, spoil: Callable[[Bench], None], found: str):
+    spoil(bench)
+    with pytest.raises(AttachdError) as caught:
+        bench.identify()
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    assert found in caught.value.problem.details.partition("found")[2]
+
+
+def test_not_the_recorded_wwn(bench: Bench):
+    with pytest.raises(AttachdError) as caught:
+        bench.identify(expected_wwn=OTHER_WWN)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert WWN in caught.value.problem.details
+    assert OTHER_WWN in caught.value.problem.details
+
+
+def test_the_identity_path_is_waited_for(bench: Bench):
+    link = bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}"
+    link.unlink()
+    bench.identity = bench.proving(30)
+    udev = threading.Timer(0.5, lambda: link.symlink_to("../../sda"))
+    udev.start()
+    try:
+        assert bench.identify().path == str(link)
+    finally:
+        udev.join()
+
+
+def test_without_a_wwn_link_the_scsi_link_will_do(bench: Bench):
+    (bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}").unlink()
+    link = bench.tree.link("sda", prefix="scsi-")
+    assert bench.identify().path == str(link)
+
+
+def test_udev_never_comes(bench: Bench):
+    (bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}").unlink()
+    with pytest.raises(AttachdError) as caught:
+        bench.identify()
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert not caught.value.touched
+
+
+def test_every_name_of_the_device(bench: Bench):
+    by_path = bench.tree.dev / "disk/by-path"
+    by_path.mkdir()
+    (by_path / "ip-127.0.0.1").symlink_to("../../sda")
+    (by_path / "another").symlink_to("../../sdz")
+    device = bench.identify()
+    assert bench.identity.names_of(device) == {
+        device.path,
+        str(bench.tree.dev / "sda"),
+        str(by_path / "ip-127.0.0.1"),
+    }
+
+
+def test_a_device_that_does_not_answer_is_not_another_one():
+    def execute(*_command: str, **_options: object) -> tuple[str, str]:
+        raise ProcessExecutionError(exit_code=1)
+
+    with pytest.raises(Unreachable) as caught:
+        inquiry(execute)("/dev/sda")
+    assert not caught.value.touched
+
+
+def test_the_inquiry_asks_the_device_as_root():
+    asked: list[tuple[tuple[str, ...], dict[str, object]]] = []
+
+    def execute(*command: str, **options: object) -> tuple[str, str]:
+        asked.append((command, options))
+        return f"{WWN}\n", ""
+
+    assert inquiry(execute)("/dev/sda") == WWN
+    ((command, options),) = asked
+    assert command[-1] == "--device=/dev/sda"
+    assert options["run_as_root"]

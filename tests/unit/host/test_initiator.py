@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import Code, Unreachable
+from attachd.host.initiator import Unit, check_initiator, hindrance_of, parse_units
+
+RUNNING = Unit("loaded", "active")
+STARTING = Unit("loaded", "activating")
+STOPPED = Unit("loaded", "inactive")
+FAILED = Unit("loaded", "failed")
+MASKED = Unit("masked", "inactive")
+MASKED_RUNNING = Unit("masked", "active")
+UNKNOWN = Unit("not-found", "inactive")
+
+
+@pytest.mark.parametrize(
+    ("service", "socket", "listening", "usable"),
+    [
+        (RUNNING, RUNNING, True, True),
+        (RUNNING, MASKED, False, True),
+        (STARTING, STOPPED, False, True),
+        # Stopped only: the socket activates it, or iscsiadm starts the socket.
+        (STOPPED, RUNNING, True, True),
+        (STOPPED, STOPPED, False, True),
+        (FAILED, STOPPED, False, True),
+        (STOPPED, UNKNOWN, False, True),
+        # Masked and stopped: systemd may still listen, and nothing answers.
+        (MASKED, RUNNING, True, False),
+        (MASKED, MASKED, False, False),
+        (MASKED, STOPPED, False, False),
+        # Masked while it runs: it works until it is stopped.
+        (MASKED_RUNNING, MASKED, True, True),
+        (STOPPED, MASKED, False, False),
+        (STOPPED, MASKED, True, True),
+        # No systemd: somebody listens, or nobody.
+        (UNKNOWN, UNKNOWN, True, True),
+        (UNKNOWN, UNKNOWN, False, False),
+    ],
+)
+def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, usable: bool):
+    assert (hindrance_of(service, socket, listening=listening) is None) is usable
+
+
+def test_systemds_answer():
+    shown = "LoadState=masked\nActiveState=inactive\n\nLoadState=loaded\nActiveState=active\n"
+    assert parse_units(shown) == [MASKED, RUNNING]
+
+
+def test_no_initiator_name(tmp_path: Path):
+    with pytest.raises(Unreachable) as caught:
+        check_initiator(initiator_name=tmp_path / "initiatorname.iscsi")
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert not caught.value.touched

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.host import iscsi
+from attachd.host.brick import Execute, ExecutionTimeout, ProcessExecutionError
+from attachd.host.commands import LOGIN_REFUSED, NO_ISCSID
+from attachd.host.identity import Identity
+from attachd.host.iscsi import IscsiVolumes, brick_properties
+from attachd.host.sysfs import Sysfs
+from attachd.model import Chap, Connection
+from tests.unit.host.open_iscsi import FakeBrick, OpenIscsi
+from tests.unit.host.tree import IQN, OTHER_WWN, WWN, Tree, connection, target
+
+VOLUME = "11111111-2222-3333-4444-555555555555"
+CHAP = Chap(username="user", password="sesame-open")
+
+
+class Bench:
+    """IscsiVolumes over a tree; the storage exports LUN 0 and 1, its portal is a real socket."""
+
+    def __init__(self, root: Path, portal: str) -> None:
+        self.portal = portal
+        self.tree = Tree(root)
+        self.iscsi = OpenIscsi(tree=self.tree)
+        self.fresh = {"/dev/sda": WWN, "/dev/sdb": OTHER_WWN}
+        self.alive = True
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+        self.behaviour: dict[str, Any] = {}
+        self.volumes = self.with_timeouts()
+
+    def with_timeouts(self, *, connect: float = 60, grace: float = 60) -> IscsiVolumes:
+        sysfs = Sysfs(root=self.tree.sys)
+        return IscsiVolumes(
+            sysfs=sysfs,
+            identity=Identity(
+                sysfs=sysfs, inquire=self.fresh.__getitem__, udev_timeout=1, dev=self.tree.dev
+            ),
+            execute=self.iscsi,
+            helper_alive=lambda: self.alive,
+            make_connector=self.brick,
+            exclusively=lambda function: function(),
+            portal_timeout=10,
+            connect_timeout=connect,
+            disconnect_timeout=60,
+            grace=grace,
+            release_timeout=0.1,
+        )
+
+    def brick(self, execute: Execute) -> FakeBrick:
+        return FakeBrick(
+            execute=execute,
+            iscsi=self.iscsi,
+            luns={0: "sda", 1: "sdb"},
+            calls=self.calls,
+            **self.behaviour,
+        )
+
+    def connection(self, lun: int = 0) -> Connection:
+        return connection(target(lun, portal=self.portal))
+
+    def connect(self, lun: int = 0) -> str:
+        return self.volumes.connect(VOLUME, self.connection(lun))
+
+    def disconnect(self, lun: int = 0, *, expected_wwn: str | None = WWN) -> None:
+        self.volumes.disconnect(VOLUME, self.connection(lun), expected_wwn=expected_wwn)
+
+    @property
+    def left(self) -> list[str]:
+        """What is on the host."""
+        devices = [path.name for path in (self.tree.sys / "block").iterdir()]
+        return devices + [iqn for _, iqn in [*self.iscsi.sessions, *self.iscsi.records]]
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
+        yield Bench(tmp_path, f"127.0.0.1:{server.getsockname()[1]}")
+
+
+@pytest.fixture
+def hold() -> Iterator[threading.Event]:
+    """Holds os-brick; at the test's end it is let go, and its thread ends."""
+    event = threading.Event()
+    yield event
+    event.set()
+    for thread in threading.enumerate():
+        if thread.name.startswith("os-brick-"):
+            thread.join(60)
+            assert not thread.is_alive()
+
+
+# --- connect ---------------------------------------------------------------------------------
+
+
+def test_connect_and_disconnect(bench: Bench):
+    assert bench.connect() == "/dev/sda"
+    assert bench.volumes.present(bench.connection())
+    bench.disconnect()
+    assert bench.left == []
+    assert not bench.volumes.present(bench.connection())
+
+
+def test_os_brick_gets_the_plural_properties_and_the_credentials(bench: Bench):
+    bench.volumes.connect(VOLUME, replace(bench.connection(1), chap=CHAP))
+    ((_, properties),) = bench.calls
+    assert properties["target_portals"] == [bench.portal]
+    assert properties["target_iqns"] == [IQN]
+    assert properties["target_luns"] == [1]
+    assert not {"target_portal", "target_iqn", "target_lun"} & set(properties)
+    assert properties["auth_password"] == CHAP.password
+
+
+def test_discovery_credentials_are_passed_on():
+    properties = brick_properties(replace(connection(), discovery_chap=CHAP))
+    assert properties["discovery_auth_username"] == CHAP.username
+    assert "auth_username" not in properties
+
+
+def test_a_device_that_is_there_is_left_alone(bench: Bench):
+    bench.connect()
+    bench.calls.clear()
+    assert bench.connect() == "/dev/sda"
+    assert bench.calls == []
+
+
+def test_another_protocol_is_refused(bench: Bench):
+    with pytest.raises(Refused) as caught:
+        bench.volumes.connect(VOLUME, replace(bench.connection(), protocol="rbd"))
+    assert caught.value.code is Code.PROTOCOL_UNSUPPORTED
+
+
+def test_a_dead_portal_is_found_out_before_os_brick_is_called(bench: Bench):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        bench.portal = f"127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(AttachdError) as caught:
+        bench.connect()
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert not caught.value.touched
+    assert bench.calls == []
+
+
+def test_os_brick_is_told_of_living_portals_only(bench: Bench):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dead = f"127.0.0.1:{server.getsockname()[1]}"
+    both = connection(target(portal=dead), target(portal=bench.portal))
+    assert bench.volumes.connect(VOLUME, both) == "/dev/sda"
+    assert bench.calls[0][1]["target_portals"] == [bench.portal]
+
+
+def test_refused_credentials(bench: Bench):
+    bench.iscsi.login_failures = [ProcessExecutionError(exit_code=LOGIN_REFUSED)]
+    with pytest.raises(AttachdError) as caught:
+        bench.volumes.connect(VOLUME, replace(bench.connection(), chap=CHAP))
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert "refused the login" in caught.value.problem.brief
+    assert CHAP.password not in repr(caught.value.problem)
+    assert bench.left == []
+
+
+def test_what_a_failed_connect_left_is_removed(bench: Bench):
+    bench.behaviour = {"failure": ValueError("os-brick has its ways")}
+    bench.calls.clear()
+    with pytest.raises(AttachdError) as caught:
+        bench.connect()
+    assert caught.value.code is Code.CONNECT_FAILED
+    assert caught.value.touched
+    bench.behaviour = {}
+    bench.disconnect(expected_wwn=None)
+    assert bench.left == []
+
+
+def test_iscsid_went_away(bench: Bench):
+    bench.iscsi.login_failures = [ProcessExecutionError(exit_code=NO_ISCSID)]
+    with pytest.raises(Unreachable) as caught:
+        bench.connect()
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert caught.value.world is World.HOST
+    assert bench.left == []
+
+
+def test_the_helper_dies_in_the_midst(bench: Bench, hold: threading.Event):
+    bench.behaviour = {"hold": hold, "wait_at": "login"}
+    threading.Timer(0.3, lambda: setattr(bench, "alive", False)).start()
+    with pytest.raises(Unreachable) as caught:
+        bench.connect()
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert caught.value.touched
+
+
+# --- deadlines (law 7) -----------------------------------------------------------------------
+
+
+def test_an_endless_connect_is_stopped_and_undone(bench: Bench, hold: threading.Event):
+    bench.behaviour = {"hold": hold, "wait_at": "login"}
+    volumes = bench.with_timeouts(connect=0.5)
+    with pytest.raises(AttachdError) as caught:
+        volumes.connect(VOLUME, bench.connection())
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert caught.value.touched
+    assert bench.left == []
+
+
+def test_a_connect_that_ends_within_its_grace_has_succeeded(bench: Bench, hold: threading.Event):
+    bench.behaviour = {"hold": hold, "wait_at": "end"}
+    threading.Timer(1, hold.set).start()
+    assert bench.with_timeouts(connect=0.2).connect(VOLUME, bench.connection()) == "/dev/sda"
+
+
+def test_a_disconnect_waits_for_a_connect_that_outlived_its_grace(
+    bench: Bench, hold: threading.Event
+):
+    bench.behaviour = {"hold": hold, "wait_at": "end"}
+    hurried = bench.with_timeouts(connect=0.2, grace=3)
+    with pytest.raises(Unreachable) as caught:
+        hurried.connect(VOLUME, bench.connection())
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert caught.value.touched
+    with pytest.raises(Unreachable) as caught:
+        hurried.disconnect(VOLUME, bench.connection(), expected_wwn=None)
+    assert not caught.value.touched
+    threading.Timer(0.3, hold.set).start()
+    hurried.disconnect(VOLUME, bench.connection(), expected_wwn=None)
+    assert bench.left == []
+
+
+def test_a_connect_that_got_no_lock_never_begins(bench: Bench, hold: threading.Event):
+    bench.behaviour = {"hold": hold, "wait_at": "lock"}
+    with pytest.raises(Unreachable) as caught:
+        bench.with_timeouts(connect=0.2).connect(VOLUME, bench.connection())
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert not caught.value.touched
+    hold.set()
+    for thread in threading.enumerate():
+        if thread.name == f"os-brick-{VOLUME}":
+            thread.join(60)
+    assert bench.iscsi.ran == []
+
+
+def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 1)
+    bench.iscsi.login_failures = [ExecutionTimeout()]
+    with pytest.raises(Unreachable) as caught:
+        bench.connect()
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    iscsid = threading.Timer(0.3, lambda: bench.iscsi.log_in((bench.portal, IQN)))
+    iscsid.start()
+    bench.disconnect()
+    iscsid.join()
+    assert bench.left == []
+
+
+# --- disconnect ------------------------------------------------------------------------------
+
+
+def test_gone_already(bench: Bench):
+    bench.disconnect()
+    assert bench.left == []
+
+
+def test_the_device_is_flushed_under_the_name_that_it_has_now(bench: Bench):
+    bench.connect()
+    bench.tree.remove_lun("sda")
+    bench.tree.lun(1, 0, "sdb")
+    bench.fresh["/dev/sdb"] = WWN
+    bench.disconnect()
+    assert ("blockdev", "--flushbufs", "/dev/sdb") in bench.iscsi.ran
+    assert bench.left == []
+
+
+def test_every_device_of_the_lun_is_flushed(bench: Bench):
+    bench.connect()
+    bench.tree.session(9, portal="127.0.0.9:3260")
+    bench.tree.lun(9, 0, "sdz")
+    bench.fresh["/dev/sdz"] = WWN
+    both = connection(target(portal=bench.portal), target(portal="127.0.0.9:3260"))
+    with pytest.raises(AttachdError):  # this os-brick removes one only
+        bench.volumes.disconnect(VOLUME, both, expected_wwn=WWN)
+    flushed = [command[2] for command in bench.iscsi.ran if command[0] == "blockdev"]
+    assert sorted(flushed) == ["/dev/sda", "/dev/sdz"]
+
+
+def test_another_lun_keeps_the_session(bench: Bench):
+    bench.connect(0)
+    bench.connect(1)
+    bench.disconnect(0)
+    assert sorted(bench.left) == sorted(["sdb", IQN, IQN])
+    assert not bench.volumes.present(bench.connection(0))
+    assert bench.volumes.present(bench.connection(1))
+    bench.disconnect(1, expected_wwn=OTHER_WWN)
+    assert bench.left == []
+
+
+def held_open(bench: Bench) -> None:
+    bench.iscsi.opened_by = ["4711 (qemu-system-x86)"]
+
+
+def mounted(bench: Bench) -> None:
+    bench.iscsi.claimed = True
+
+
+def mapped(bench: Bench) -> None:
+    (bench.tree.sys / "block/sda/holders/dm-0").mkdir()
+
+
+@pytest.mark.parametrize(
+    ("use", "named"), [(held_open, "4711 (qemu"), (mounted, "mount"), (mapped, "/dev/dm-0")]
+)
+def test_a_device_in_use_is_not_severed(bench: Bench, use: Callable[[Bench], None], named: str):
+    bench.connect()
+    use(bench)
+    bench.calls.clear()
+    with pytest.raises(AttachdError) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.STILL_IN_USE
+    assert not caught.value.touched
+    assert named in caught.value.problem.details
+    assert bench.calls == []
+
+
+def test_another_volumes_device_is_not_touched(bench: Bench):
+    bench.connect()
+    bench.fresh["/dev/sda"] = OTHER_WWN
+    before = bench.left
+    with pytest.raises(AttachdError) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    assert bench.left == before
+
+
+def test_a_session_that_outlived_its_lun(bench: Bench):
+    bench.connect()
+    bench.tree.remove_lun("sda")
+    bench.behaviour = {"removes": False}
+    assert bench.volumes.present(bench.connection())
+    bench.disconnect()
+    assert bench.left == []
+
+
+def test_an_orphan_node_record(bench: Bench):
+    bench.iscsi.records.add((bench.portal, IQN))
+    bench.behaviour = {"removes": False}
+    bench.disconnect()
+    assert bench.left == []
+
+
+def test_other_targets_are_left_alone(bench: Bench):
+    bench.iscsi.records.add((bench.portal, "iqn.other"))
+    bench.iscsi.log_in((bench.portal, "iqn.other"))
+    bench.connect()
+    bench.disconnect()
+    assert bench.left == ["iqn.other", "iqn.other"]
+
+
+def test_what_is_left_is_named(bench: Bench):
+    bench.connect()
+    bench.behaviour = {"removes": False}
+    with pytest.raises(AttachdError) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.DISCONNECT_FAILED
+    assert caught.value.touched
+    assert "/dev/sda" in caught.value.problem.details
+
+
+def test_a_logout_without_effect_is_no_success(bench: Bench):
+    bench.iscsi.log_in((bench.portal, IQN))
+    bench.iscsi.deaf = True
+    with pytest.raises(AttachdError) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.DISCONNECT_FAILED
+    assert IQN in caught.value.problem.details
+
+
+def test_a_flush_that_failed_is_no_success(bench: Bench):
+    bench.connect()
+    bench.behaviour = {"failure": ProcessExecutionError(cmd="blockdev", exit_code=5)}
+    with pytest.raises(AttachdError) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.DISCONNECT_FAILED
+    assert "sda" in bench.left

@@ -1,0 +1,124 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attachd.errors import Unreachable
+from attachd.host.sysfs import Sysfs
+from tests.unit.host.tree import GIB, IQN, OTHER_WWN, WWN, Tree, designator, page_83, target
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Tree:
+    return Tree(tmp_path)
+
+
+@pytest.fixture
+def sysfs(tree: Tree) -> Sysfs:
+    return Sysfs(root=tree.sys)
+
+
+def test_a_host_that_never_saw_iscsi(sysfs: Sysfs):
+    assert sysfs.sessions() == ()
+    assert sysfs.lun_devices([target()]) == ()
+    assert sysfs.device("sda") is None
+
+
+def test_a_lun_is_found_by_portal_target_and_number(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    tree.lun(1, 0, "sdb", wwn=OTHER_WWN)
+    tree.lun(1, 1, "sda")
+    tree.session(2, iqn="iqn.other")
+    tree.lun(2, 1, "sdc")
+    (device,) = sysfs.lun_devices([target(1)])
+    assert (device.name, device.sid, device.lun) == ("sda", 1, 1)
+    assert (device.path, device.wwn, device.size_bytes) == ("/dev/sda", WWN, GIB)
+
+
+@pytest.mark.parametrize(
+    ("told", "asked", "same"),
+    [
+        ("127.0.0.1:3260", "127.0.0.1:3260", True),
+        ("127.0.0.1:3260", "127.0.0.1:3260,1", True),
+        ("127.0.0.1:3260", "127.0.0.1:3261", False),
+        ("127.0.0.1:3260", "127.0.0.2:3260", False),
+        ("fe80::1:3260", "[fe80:0::1]:3260", True),
+        ("Storage.example:3260", "storage.example:3260", True),
+    ],
+)
+def test_portals_are_compared_by_meaning(
+    tree: Tree, sysfs: Sysfs, told: str, asked: str, same: bool
+):
+    tree.session(1, portal=told)
+    assert bool(sysfs.sessions_with([target(portal=asked)])) is same
+
+
+def test_a_session_led_elsewhere_answers_to_both_portals(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    (tree.sys / "class/iscsi_connection/connection1:0/address").write_text("10.0.0.9\n")
+    assert sysfs.sessions_with([target()])
+    assert sysfs.sessions_with([target(portal="10.0.0.9:3260")])
+
+
+def test_a_disk_that_is_no_scsi_lun(tree: Tree, sysfs: Sysfs):
+    place = tree.sys / "devices/pci/virtio0/block/vda"
+    place.mkdir(parents=True)
+    (place / "size").write_text("8")
+    (place / "device").symlink_to(place.parent.parent)
+    (tree.sys / "block/vda").symlink_to(place)
+    assert sysfs.device("vda") is None
+
+
+def test_a_local_scsi_disk_has_no_session(tree: Tree, sysfs: Sysfs):
+    place = tree.sys / "devices/pci/host0/target0:0:0/0:0:0:0"
+    (place / "block/sda").mkdir(parents=True)
+    (place / "block/sda/size").write_text("8")
+    (place / "block/sda/device").symlink_to(place)
+    (tree.sys / "block/sda").symlink_to(place / "block/sda")
+    device = sysfs.device("sda")
+    assert device is not None
+    assert device.sid is None
+
+
+def test_a_device_without_page_83(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    tree.lun(1, 0, "sda", wwn=None)
+    device = sysfs.device("sda")
+    assert device is not None
+    assert device.wwn is None
+
+
+def test_devices_by_wwn(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    tree.lun(1, 0, "sda")
+    place = tree.lun(1, 1, "sdb", wwn=OTHER_WWN)
+    assert [device.name for device in sysfs.devices_with(WWN)] == ["sda"]
+    (place / "vpd_pg83").write_bytes(page_83(designator(bytes.fromhex(WWN[1:]))))
+    assert [device.name for device in sysfs.devices_with(WWN)] == ["sda", "sdb"]
+
+
+def test_holders_of_the_disk_and_of_its_partitions(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    block = tree.lun(1, 0, "sda") / "block/sda"
+    assert sysfs.holders("sda") == ()
+    (block / "sda1/holders/dm-3").mkdir(parents=True)
+    (block / "holders/dm-7").mkdir()
+    assert sysfs.holders("sda") == ("dm-7", "dm-3")
+
+
+def test_a_session_that_goes_while_it_is_read(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    (tree.sys / "class/iscsi_session/session1/targetname").unlink()
+    assert sysfs.sessions() == ()
+
+
+def test_what_cannot_be_read_is_not_taken_for_gone(tree: Tree, sysfs: Sysfs):
+    tree.session(1)
+    name = tree.sys / "class/iscsi_session/session1/targetname"
+    name.unlink()
+    name.mkdir()  # EISDIR, for root too
+    with pytest.raises(Unreachable) as caught:
+        sysfs.sessions()
+    assert not caught.value.touched
+    assert IQN not in str(caught.value)

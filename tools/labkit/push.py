@@ -1,0 +1,78 @@
+"""A working tree's attachd, brought into the lab's host."""
+
+import shutil
+import tarfile
+import tempfile
+from pathlib import Path
+
+from labkit import outer
+from labkit.image import build_requirements, digest, files_below
+from labkit.progress import Argv, LabError, run_logged, step
+from labkit.ssh import Ssh
+from labkit.state import LabDir
+
+WHEEL_SOURCES = ("attachd", "pyproject.toml", "README.md")
+HOST_FILES = ("systemd", "etc")
+PACKAGE = "attachd/__init__.py"
+UNIT = "systemd/attachd.service"
+REMOTE = "/var/tmp/attachd-push"
+
+
+def missing(tree: Path) -> list[str]:
+    """Return what the tree still lacks to be pushed; early in the project that is a lot."""
+    return [name for name in (PACKAGE, "README.md", UNIT) if not (tree / name).exists()]
+
+
+def fingerprint(tree: Path) -> str:
+    """Return a name for all of the tree that a push brings over."""
+    parts: list[bytes] = []
+    for name in (*WHEEL_SOURCES, *HOST_FILES):
+        path = tree / name
+        parts.append(name.encode())
+        if path.is_dir():
+            parts += files_below(path)
+        elif path.exists():
+            parts.append(path.read_bytes())
+    return digest(parts)
+
+
+def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
+    """Build the tree's wheel, install it in the host, and start the service anew."""
+    if lacking := missing(tree):
+        raise LabError(f"nothing to push yet: {tree} has no {', '.join(lacking)}")
+    with tempfile.TemporaryDirectory(dir=lab.work) as directory:
+        payload = Path(directory) / "payload"
+        payload.mkdir()
+        _build_wheel(lab, tree, Path(directory) / "source", payload)
+        for name in HOST_FILES:
+            if (tree / name).is_dir():
+                shutil.copytree(tree / name, payload / name)
+        archive = Path(directory) / "payload.tar"
+        with tarfile.open(archive, "w") as tar:
+            tar.add(payload, arcname=".", filter=_as_root)
+        with step("installing attachd in the lab"), archive.open("rb") as stream:
+            unpack = f"rm -rf {REMOTE} && mkdir -m 0700 {REMOTE} && tar -C {REMOTE} -xf -"
+            install = f"{unpack} && lab-install {REMOTE}"
+            ssh.call(["sh", "-c", install], stdin=stream)
+
+
+def _build_wheel(lab: LabDir, tree: Path, source: Path, target: Path) -> None:
+    """Build from a copy: setuptools leaves its traces in the directory it builds from."""
+    python = outer.python(lab, build_requirements(tree))
+    log = lab.logs / "wheel.log"
+    log.unlink(missing_ok=True)
+    source.mkdir()
+    for name in WHEEL_SOURCES:
+        if (tree / name).is_dir():
+            shutil.copytree(tree / name, source / name)
+        else:
+            shutil.copy(tree / name, source / name)
+    with step("building attachd's wheel"):
+        options: Argv = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", target]
+        run_logged([python, "-m", "pip", "wheel", *options, source], log)
+
+
+def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = "root"
+    return member
