@@ -17,7 +17,7 @@ _FAILED = 1
 
 
 def main() -> int:
-    """Run the daemon; the exit status. A mistake in its surroundings is told without a traceback."""
+    """Run the daemon; the exit status. What is wrong around it is told without a traceback."""
     try:
         config = conf.load(sys.argv[1:])
         log.setup(config, "attachd")

@@ -92,9 +92,10 @@ class Daemon:
         return 0
 
     def _stop(self) -> None:
-        self._server.stop()
+        # Those who follow an operation see its end: the API goes down behind the engine.
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
+        self._server.stop()
         self._guests.stop()
         self._journal.close()
         LOG.info("attachd stopped")

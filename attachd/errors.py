@@ -65,6 +65,7 @@ class Code(StrEnum):
     INTERRUPTED = "interrupted"
     # The program and its surroundings.
     CONFIG_INVALID = "config-invalid"
+    STILL_RUNNING = "still-running"
     DAEMON_UNREACHABLE = "daemon-unreachable"
     INTERNAL_ERROR = "internal-error"
 

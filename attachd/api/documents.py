@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from attachd.api import problems
-from attachd.engine.views import Event, OperationView, StepView
+from attachd.engine.views import CallView, Event, OperationView, StepView
 from attachd.errors import Problem
 from attachd.model import AttachmentRecord
 
@@ -52,6 +52,7 @@ def operation(view: OperationView) -> dict[str, Any]:
         "attachment": None if view.attachment is None else attachment(view.attachment),
         "problem": _problem(view.problem),
         "steps": [_step(step) for step in view.steps],
+        "calls": [_call(call) for call in view.calls],
     }
 
 
@@ -79,6 +80,15 @@ def _step(step: StepView) -> dict[str, Any]:
         "finished_at": step.finished_at,
         "seconds": step.seconds,
         "problem": _problem(step.problem),
+    }
+
+
+def _call(call: CallView) -> dict[str, Any]:
+    return {
+        "library": call.library,
+        "name": call.name,
+        "started": call.started,
+        "ended": call.ended,
     }
 
 

@@ -144,6 +144,15 @@ COMPONENTS: dict[str, Schema] = {
             "attachment": _nullable(ref("Attachment")),
             "problem": _nullable(ref("Problem")),
             "steps": {"type": "array", "items": ref("Step")},
+            "calls": {"type": "array", "items": ref("Call")},
+        }
+    ),
+    "Call": _object(
+        {
+            "library": {"type": "string", "enum": ["cinder", "os_brick", "libvirt"]},
+            "name": _STRING,
+            "started": {"type": "number"},
+            "ended": {"type": "number"},
         }
     ),
     "Operations": _object({"operations": {"type": "array", "items": ref("Operation")}}),

@@ -179,6 +179,9 @@ class _Connection(HTTPConnection):
             self._linger()
         self.server.open.discard(self)
         super().close()
+        # What a vanished client didn't take must not be tried again when this is collected.
+        with suppress(OSError):
+            self.wfile.close()
 
     def cut(self) -> None:
         """Whoever reads from it or writes to it, returns."""

@@ -26,7 +26,7 @@ _LONG_ATTACHMENT = (
     "operation_id",
 )
 _SHORT_OPERATION = ("operation_id", "kind", "state", "guest", "volume", "created_at")
-_NESTED = ("attachment", "problem", "steps")
+_NESTED = ("attachment", "problem", "steps", "calls")
 _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
 
 _STATUS_OF_STATE = {"undone": Exit.UNDONE, "needs-attention": Exit.NEEDS_ATTENTION}

@@ -13,7 +13,7 @@ from attachd.cli.client import ANSWER_SECONDS, Client, Reply
 from attachd.cli.failure import DaemonGone, Failure
 from attachd.errors import Code, Exit
 
-PATIENCE = 15.0
+PATIENCE = 60.0
 """Seconds that a daemon may be gone midway: systemd starts it again."""
 
 _PAUSE = 0.3
@@ -46,7 +46,7 @@ class StillRunning(Failure):
 
     def __init__(self, operation_id: str) -> None:
         super().__init__(
-            Code.DEADLINE_EXCEEDED,
+            Code.STILL_RUNNING,
             "The operation is still running.",
             status=Exit.STILL_RUNNING,
             details=f"Operation {operation_id} goes on without being watched.",

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -45,6 +44,7 @@ OPERATION_COLUMNS = (
     "attachment",
     "problem",
     "steps",
+    "calls",
 )
 
 _EPILOG = """\
@@ -205,8 +205,8 @@ def _seconds(text: str) -> float:
     try:
         seconds = float(text)
     except ValueError:
-        seconds = math.nan
-    if not (math.isfinite(seconds) and seconds >= 0):
+        seconds = -1.0
+    if not 0.0 <= seconds < float("inf"):  # nor is NaN
         raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
     return seconds
 

@@ -31,6 +31,7 @@ from attachd.operations.attach import Attach
 from attachd.operations.detach import Detach
 from attachd.operations.ports import Cinder, Guests, Host
 from attachd.operations.steps import GuestName, Operation, VolumeName
+from attachd.trace import collecting
 
 LOG = logging.getLogger(__name__)
 
@@ -170,9 +171,14 @@ class Engine:
 
     def _drive(self, row: OperationRow) -> None:
         try:
-            rest = self._run(row)
+            with collecting() as calls:
+                rest = self._run(row)
             self._journal.rest(
-                row.operation_id, rest.state, problem=rest.problem, waiting_for=rest.waiting_for
+                row.operation_id,
+                rest.state,
+                problem=rest.problem,
+                waiting_for=rest.waiting_for,
+                calls=calls,
             )
             LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
         except Exception:  # the journal's own error, above all: nothing may be done without it

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attachd.engine.views import Direction, Event, OperationView, Phase, StepState, StepView
+from attachd.engine.views import (
+    CallView,
+    Direction,
+    Event,
+    OperationView,
+    Phase,
+    StepState,
+    StepView,
+)
 from attachd.journal.rows import EventRow, OperationRow
 from attachd.model import AttachmentRecord, OperationKind
 from attachd.operations import attach, detach
 from attachd.saga.history import RESUMPTIONS, Happening, StepSpec
+from attachd.trace import Call
 
 _TABLES: dict[OperationKind, tuple[StepSpec, ...]] = {
     OperationKind.ATTACH: attach.TABLE,
@@ -30,7 +39,10 @@ _OUTCOMES: dict[Happening, tuple[Direction, StepState]] = {
 
 
 def operation_view(
-    row: OperationRow, events: Sequence[EventRow], record: AttachmentRecord | None
+    row: OperationRow,
+    events: Sequence[EventRow],
+    record: AttachmentRecord | None,
+    calls: Sequence[Call],
 ) -> OperationView:
     """An operation as callers see it."""
     return OperationView(
@@ -47,6 +59,7 @@ def operation_view(
         attachment=record,
         problem=row.problem,
         steps=_steps(row.request.kind, events),
+        calls=tuple(_call(call, row.accepted) for call in calls if call.started >= row.accepted),
         started_at=row.started_at,
         finished_at=row.finished_at,
     )
@@ -75,6 +88,15 @@ def event_view(row: EventRow) -> Event:
         state=state,
         reason=row.reason,
         at=row.at,
+    )
+
+
+def _call(call: Call, accepted: float) -> CallView:
+    return CallView(
+        library=call.library.value,
+        name=call.name,
+        started=round(call.started - accepted, 4),
+        ended=round(call.ended - accepted, 4),
     )
 
 

@@ -37,6 +37,16 @@ class StepView:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CallView:
+    """A call of an outer library, in seconds after the operation was accepted."""
+
+    library: str
+    name: str
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class OperationView:
     """An operation. Ids and names stay None until the prechecks have found what they stand for.
 
@@ -56,6 +66,7 @@ class OperationView:
     attachment: AttachmentRecord | None = None
     problem: Problem | None = None
     steps: tuple[StepView, ...] = ()
+    calls: tuple[CallView, ...] = ()
     started_at: str | None = None
     finished_at: str | None = None
 

@@ -38,4 +38,12 @@ def in_thread(call: Callable[[], T], *, name: str) -> Future[T]:
 
 def is_transport_failure(connection: libvirt.virConnect, exc: libvirt.libvirtError) -> bool:
     """Did the daemon not answer at all, rather than answer with an error?"""
-    return exc.get_error_domain() in _TRANSPORT_DOMAINS or not connection.isAlive()
+    return exc.get_error_domain() in _TRANSPORT_DOMAINS or not is_alive(connection)
+
+
+def is_alive(connection: libvirt.virConnect) -> bool:
+    """Is the connection's transport still there? A local question; the daemon isn't asked."""
+    try:
+        return bool(connection.isAlive())
+    except libvirt.libvirtError:
+        return False

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import libvirt
 import tenacity
 
-from attachd.guest.calls import in_thread
+from attachd.guest.calls import is_alive
 from attachd.guest.domain_events import DomainEvents
 from attachd.guest.failures import unavailable
 
@@ -73,13 +73,10 @@ class Connection:
         """Close the connection and end the keeper; calls under way fail or are given up."""
         with self._changed:
             self._stopping = True
-            connection, ids = self._take()
+            disposal = self._dispose_of_current()
             self._changed.notify_all()
-        if connection is not None:
-            # Closing is a request to the daemon as well, and a hung one doesn't answer it.
-            closing = in_thread(lambda: self._dispose(connection, ids, close=True), name="close")
-            with contextlib.suppress(TimeoutError):
-                closing.result(_STOP_SECONDS)
+        # Closing is a request to the daemon as well, and a hung one doesn't answer it.
+        disposal.join(_STOP_SECONDS)
         if self._keeper is not None:
             self._keeper.join(_STOP_SECONDS)
             self._keeper = None
@@ -91,7 +88,7 @@ class Connection:
         libvirt-unavailable with ``touched=False``: nothing has left this process.
         """
         with self._changed:
-            if self._current is not None and self._current.isAlive():
+            if self._current is not None and is_alive(self._current):
                 return self._current
             self._forget(self._current)
             attempts = self._attempts
@@ -117,18 +114,24 @@ class Connection:
             self._forget(connection)
 
     def _forget(self, connection: libvirt.virConnect) -> None:
-        """With the lock held. Another thread disposes of it: deregistering may block."""
+        """With the lock held."""
         if connection is None or connection is not self._current:
             return
         LOG.warning("The connection to libvirt (%s) is lost; it is opened again.", self._uri)
-        old, ids = self._take()
+        self._dispose_of_current()
         self._changed.notify_all()
-        in_thread(lambda: self._dispose(old, ids), name="dispose")
 
-    def _take(self) -> tuple[libvirt.virConnect | None, tuple[int, ...]]:
-        taken = (self._current, self._event_ids)
+    def _dispose_of_current(self) -> threading.Thread:
+        """With the lock held: forget the connection; a thread of its own lets go of it."""
+        disposal = threading.Thread(
+            target=self._dispose,
+            args=(self._current, self._event_ids),
+            name="libvirt-dispose",
+            daemon=True,
+        )
         self._current, self._event_ids = None, ()
-        return taken
+        disposal.start()
+        return disposal
 
     def _keep(self) -> None:
         while not self._stopping:
@@ -162,10 +165,10 @@ class Connection:
             self._changed.notify_all()
             listeners = tuple(self._listeners)
         if stopping:
-            self._dispose(connection, ids, close=True)
+            self._dispose(connection, ids)
             return
         LOG.info("Connected to libvirt (%s).", self._uri)
-        if not connection.isAlive():  # it died before the close callback could find it here
+        if not is_alive(connection):  # it died before the close callback could find it here
             self.lost(connection)
             return
         self._events.look_again()
@@ -216,13 +219,13 @@ class Connection:
         LOG.debug("libvirt closed a connection, reason %s.", reason)
         self.lost(connection)
 
-    def _dispose(
-        self, connection: libvirt.virConnect, ids: tuple[int, ...], *, close: bool = False
-    ) -> None:
+    def _dispose(self, connection: libvirt.virConnect | None, ids: tuple[int, ...]) -> None:
+        """Drop all that libvirt-python keeps of it; its last user's reference then closes it.
+
+        It isn't closed here, because libvirt would free it under a call that is still under way.
+        """
+        if connection is None:
+            return
         self._events.deregister(connection, ids)
         with contextlib.suppress(libvirt.libvirtError):
             connection.unregisterCloseCallback()
-        if close:
-            # Elsewhere the last user's reference closes it: a call may still be under way on it.
-            with contextlib.suppress(libvirt.libvirtError):
-                connection.close()

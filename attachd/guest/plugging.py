@@ -38,7 +38,8 @@ class Plugging:
         guest-not-found; Unreachable with ``touched=True`` where an answer was lost.
         """
         reading = self._reading(guest_id)
-        missing = _missing(reading, disk)
+        present = _present(reading, disk)
+        missing = _documents(reading) & ~present
         if not missing:
             return
         place = _place(reading, missing) if disk.bus is Bus.SCSI else None
@@ -50,23 +51,27 @@ class Plugging:
         except Unreachable:
             raise
         except AttachdError as refusal:
-            still_missing = self._look_again(guest_id, disk)
-            if still_missing:
-                refusal.touched = adds_controller or still_missing != missing
+            now_missing, now_present = self._look_again(guest_id, disk)
+            if now_missing:
+                refusal.touched = adds_controller or bool(now_present & ~present)
                 raise
             # An earlier call, of a process that died, was still under way in libvirt.
             LOG.info("%s had got %s already: %s", guest_id, disk.alias, refusal.problem.details)
             return
-        if self._look_again(guest_id, disk):
+        still_missing, _ = self._look_again(guest_id, disk)
+        if still_missing:
             raise refused(
                 "libvirt took the disk, but the guest's XML doesn't show it.",
                 f"{disk.alias} in {guest_id}",
                 touched=True,
             )
 
-    def _look_again(self, guest_id: str, disk: DiskSpec) -> Layer:
+    def _look_again(self, guest_id: str, disk: DiskSpec) -> tuple[Layer, Layer]:
+        """Where the disk is missing, and where it is."""
         with touching():
-            return _missing(self._reading(guest_id), disk)
+            reading = self._reading(guest_id)
+            present = _present(reading, disk)
+        return _documents(reading) & ~present, present
 
     def _reading(self, guest_id: str) -> Reading:
         reading = self._domains.read(guest_id)
@@ -77,13 +82,18 @@ class Plugging:
         return reading
 
 
-def _missing(reading: Reading, disk: DiskSpec) -> Layer:
-    """Where the disk has yet to go: the live XML, the persistent one, both, or nowhere."""
-    missing = _NOTHING
-    for layer, document in ((Layer.LIVE, reading.live), (Layer.CONFIG, reading.config)):
-        if document is not None and not _has(document, disk):
-            missing |= layer
-    return missing
+def _documents(reading: Reading) -> Layer:
+    """The documents that this guest has."""
+    live = Layer.LIVE if reading.live else _NOTHING
+    config = Layer.CONFIG if reading.config else _NOTHING
+    return live | config
+
+
+def _present(reading: Reading, disk: DiskSpec) -> Layer:
+    """Those of them that show the disk."""
+    live = Layer.LIVE if reading.live and _has(reading.live, disk) else _NOTHING
+    config = Layer.CONFIG if reading.config and _has(reading.config, disk) else _NOTHING
+    return live | config
 
 
 def _has(document: DomainXml, disk: DiskSpec) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from oslo_concurrency.processutils import ProcessExecutionError
+from oslo_privsep.comm import PrivsepTimeout
 from oslo_privsep.daemon import FailedToDropPrivileges
 from oslo_service import backend
 
@@ -28,6 +29,7 @@ __all__ = [
     "Execute",
     "ExecutionTimeout",
     "FailedToDropPrivileges",
+    "PrivsepTimeout",
     "ProcessExecutionError",
     "connector_properties",
     "exclusively",

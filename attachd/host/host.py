@@ -5,13 +5,15 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from attachd.errors import Code, Unreachable, World
 from attachd.host import brick
-from attachd.host.commands import Commands, Deadline
+from attachd.host.commands import CallEndedError, Commands, Deadline
 from attachd.host.connector import ConnectorProperties
+from attachd.host.failures import helper_lost
 from attachd.host.guard import guard
 from attachd.host.identity import Identity, inquiry
 from attachd.host.initiator import check_initiator
-from attachd.host.iscsi import IscsiVolumes, helper_lost
+from attachd.host.iscsi import IscsiVolumes
 from attachd.host.sysfs import Sysfs
 from attachd.model import Connection, Connector, HostDevice
 
@@ -126,4 +128,14 @@ class IscsiHost:
             deadline=Deadline(_PROPERTIES_SECONDS),
             helper_alive=self._helper.alive,
         )
-        return brick.connector_properties(my_ip=my_ip, host=host, execute=commands)
+        try:
+            return brick.connector_properties(my_ip=my_ip, host=host, execute=commands)
+        except (CallEndedError, brick.ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
+            raise Unreachable(
+                Code.ISCSI_UNAVAILABLE,
+                "os-brick can't tell this host's connector properties.",
+                details=type(exc).__name__,
+                resolution="The daemon's log says which command failed.",
+                world=World.HOST,
+                touched=False,
+            ) from exc

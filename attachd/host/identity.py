@@ -16,7 +16,12 @@ from pathlib import Path
 import tenacity
 
 from attachd.errors import AttachdError, Code, Unreachable, World
-from attachd.host.brick import Execute, ProcessExecutionError
+from attachd.host.brick import (
+    Execute,
+    FailedToDropPrivileges,
+    PrivsepTimeout,
+    ProcessExecutionError,
+)
 from attachd.host.sysfs import Device, Sysfs
 from attachd.model import Connection, HostDevice
 
@@ -42,7 +47,7 @@ def inquiry(execute: Execute) -> Inquire:
                 timeout=_INQUIRY_SECONDS,
                 _wrap_timeout=_INQUIRY_SECONDS + _HELPER_MARGIN,
             )
-        except (ProcessExecutionError, TimeoutError) as exc:
+        except (ProcessExecutionError, PrivsepTimeout, FailedToDropPrivileges) as exc:
             raise _no_answer(path) from exc
         return answer.strip()
 

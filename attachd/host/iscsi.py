@@ -15,30 +15,18 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import tenacity
 
-from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.errors import AttachdError, Code, Refused
 from attachd.host import openers
-from attachd.host.brick import (
-    BrickConnector,
-    Execute,
-    ProcessExecutionError,
-)
+from attachd.host.brick import BrickConnector, Execute
 from attachd.host.calls import Calls
-from attachd.host.commands import (
-    LOGIN_SECONDS,
-    NO_ISCSID,
-    NO_RECORDS,
-    CallEndedError,
-    Commands,
-    Deadline,
-    HelperLostError,
-    LoginRefusedError,
-)
+from attachd.host.commands import LOGIN_SECONDS, NO_RECORDS, Commands, Deadline
+from attachd.host.failures import helper_lost, iscsid_silent, translated
 from attachd.host.identity import Identity
 from attachd.host.portals import answering, split_portal
 from attachd.host.sysfs import Device, Session, Sysfs
@@ -136,7 +124,7 @@ class IscsiVolumes:
         )
         failure = future.exception()
         if failure is not None:
-            raise self._translated(failure, Code.DISCONNECT_FAILED, commands) from failure
+            raise self._failure(failure, Code.DISCONNECT_FAILED, commands) from failure
 
     def present(self, connection: Connection) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""
@@ -161,8 +149,8 @@ class IscsiVolumes:
             return future.result()["path"]
         if commands.login_abandoned:
             self._calls.leave_behind(volume_id, future, settles_in=LOGIN_SECONDS)
-            raise _iscsid_silent() from failure
-        error = self._translated(failure, Code.CONNECT_FAILED, commands)
+            raise iscsid_silent() from failure
+        error = self._failure(failure, Code.CONNECT_FAILED, commands)
         self._clean_up(volume_id, connection)
         raise error from failure
 
@@ -182,6 +170,15 @@ class IscsiVolumes:
                 self._identity.check_wwn(device, expected_wwn)
         for device in devices:
             self._check_released(device, commands)
+        try:
+            self._take_away(connection, devices, commands)
+        except AttachdError as exc:
+            exc.touched = True  # whatever it says of its own step
+            raise
+
+    def _take_away(
+        self, connection: Connection, devices: Sequence[Device], commands: Commands
+    ) -> None:
         for device in devices[1:]:
             # os-brick flushes the one that it is told of.
             commands.as_root("blockdev", "--flushbufs", device.path)
@@ -277,87 +274,13 @@ class IscsiVolumes:
             execute=self._execute, deadline=Deadline(timeout), helper_alive=self._helper_alive
         )
 
-    def _translated(self, failure: BaseException, code: Code, commands: Commands) -> AttachdError:
-        """os-brick's failure in our words."""
-        if isinstance(failure, AttachdError):
-            return failure
-        if isinstance(failure, HelperLostError) or not self._helper_alive():
+    def _failure(self, failure: BaseException, code: Code, commands: Commands) -> AttachdError:
+        if not self._helper_alive():
             return helper_lost(touched=True)
-        if isinstance(failure, LoginRefusedError):
-            return _login_refused()
-        if isinstance(failure, CallEndedError):
-            return _stopped(code)
-        if commands.login_status == NO_ISCSID:
-            return _iscsid_out_of_reach()
-        return AttachdError(code, _BRIEFS[code], details=_details(failure, commands))
+        return translated(failure, code, login_status=commands.login_status)
 
 
 def _parse_nodes(listing: str) -> set[tuple[tuple[str, int], str]]:
     """Lines of ``portal,tag iqn``."""
     lines = (line.split() for line in listing.splitlines())
     return {(split_portal(line[0]), line[1]) for line in lines if len(line) > 1}
-
-
-_BRIEFS = {
-    Code.CONNECT_FAILED: "The volume's device did not appear on this host.",
-    Code.DISCONNECT_FAILED: "The volume's device could not be removed from this host.",
-}
-
-
-def _details(failure: BaseException, commands: Commands) -> str:
-    """os-brick's own text isn't repeated: it quotes command lines."""
-    if isinstance(failure, ProcessExecutionError):
-        return f"A command ended with {failure.exit_code}; the daemon's log has more."
-    if commands.login_status:
-        return f"iscsiadm's login ended with {commands.login_status}."
-    return f"os-brick: {type(failure).__name__}"
-
-
-def helper_lost(*, touched: bool) -> Unreachable:
-    """The privileged helper is dead, and with it every way to the host's devices."""
-    return Unreachable(
-        Code.ISCSI_UNAVAILABLE,
-        "attachd's privileged helper is gone.",
-        resolution="attachd ends and is started again by systemd; the work then goes on.",
-        world=World.HOST,
-        touched=touched,
-    )
-
-
-def _iscsid_silent() -> Unreachable:
-    return Unreachable(
-        Code.DEADLINE_EXCEEDED,
-        "iscsid did not answer a login.",
-        details=f"iscsiadm was stopped after {LOGIN_SECONDS:g} s; iscsid may finish the login yet.",
-        resolution="systemctl status iscsid.service",
-        world=World.HOST,
-        touched=True,
-    )
-
-
-def _login_refused() -> AttachdError:
-    return AttachdError(
-        Code.CONNECT_FAILED,
-        "The target refused the login.",
-        details="The credentials that Cinder gave are not, or no longer, those of the target.",
-        resolution="Look at the backend's CHAP settings and its access list for this host.",
-    )
-
-
-def _stopped(code: Code) -> AttachdError:
-    return AttachdError(
-        Code.DEADLINE_EXCEEDED,
-        "The host's part did not end in time.",
-        details=f"It was stopped ({code}).",
-        resolution="See that the storage backend answers: iscsiadm -m session -P 3.",
-    )
-
-
-def _iscsid_out_of_reach() -> Unreachable:
-    return Unreachable(
-        Code.ISCSI_UNAVAILABLE,
-        "iscsiadm could not reach iscsid.",
-        resolution="systemctl status iscsid.service",
-        world=World.HOST,
-        touched=True,
-    )

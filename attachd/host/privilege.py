@@ -38,7 +38,14 @@ class Channel(Protocol):
 class GlobalConf(Protocol):
     """oslo.config's ``CONF``, as far as it is used here."""
 
-    def __call__(self, args: list[str], **options: object) -> None:
+    def __call__(
+        self,
+        args: list[str],
+        *,
+        project: str,
+        default_config_files: list[str],
+        default_config_dirs: list[str],
+    ) -> None:
         """Parse these arguments and files."""
 
     def set_default(self, name: str, default: object, *, group: str) -> None:
@@ -84,7 +91,7 @@ def prepare_lock_directory(path: Path, *, user: str) -> None:
         return
     account = _account(user)
     path.mkdir(mode=0o770, parents=True)
-    os.chown(path, account.pw_uid, account.pw_gid)
+    os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
 def check_lock_directory(path: Path) -> None:

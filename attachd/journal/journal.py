@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from attachd import trace
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.ballast import Ballast
 from attachd.journal.database import is_full, open_database, translated
@@ -20,12 +20,14 @@ from attachd.journal.rows import (
     OperationRow,
     attachment_from,
     attachment_values,
+    call_from,
     event_from,
     operation_from,
     problem_text,
 )
 from attachd.model import AttachmentRecord, OperationState, Request
 from attachd.saga.history import Entry
+from attachd.trace import Call
 
 LOG = logging.getLogger(__name__)
 
@@ -36,11 +38,6 @@ _OPEN_OPERATIONS = "SELECT * FROM open_operations ORDER BY created_at DESC"
 def utc_now() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
-
-
-def uptime() -> float:
-    """Seconds since the host booted, suspended time included."""
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Journal:
@@ -92,12 +89,12 @@ class Journal:
 
     def snapshot(
         self, operation_id: str
-    ) -> tuple[OperationRow, tuple[EventRow, ...], AttachmentRecord | None]:
-        """An operation, its history and its attachment, all as of one moment."""
+    ) -> tuple[OperationRow, tuple[EventRow, ...], AttachmentRecord | None, tuple[Call, ...]]:
+        """An operation, its history, its attachment and its calls, all as of one moment."""
         with self._lock:
             row = self.operation(operation_id)
             record = self.record(row.record_id) if row.record_id else None
-            return row, self.events(operation_id), record
+            return row, self.events(operation_id), record, self.calls(operation_id)
 
     def start(self, operation_id: str) -> None:
         """A worker drives the operation from now on; what stopped it before is forgotten."""
@@ -142,17 +139,35 @@ class Journal:
         *,
         problem: Problem | None = None,
         waiting_for: World | None = None,
+        calls: Sequence[Call] = (),
     ) -> None:
         """The operation rests: at its end, or until it is resumed."""
-        self._execute(
-            "UPDATE operations SET state = ?, problem = ?, waiting_for = ?, finished_at = ? "
-            "WHERE operation_id = ?",
-            state.value,
-            problem_text(problem),
-            waiting_for,
-            None if state.open else utc_now(),
-            operation_id,
+
+        def write() -> None:
+            self._db.execute(
+                "UPDATE operations SET state = ?, problem = ?, waiting_for = ?, finished_at = ? "
+                "WHERE operation_id = ?",
+                (
+                    state.value,
+                    problem_text(problem),
+                    waiting_for,
+                    None if state.open else utc_now(),
+                    operation_id,
+                ),
+            )
+            self._db.executemany(
+                "INSERT INTO calls VALUES (?, ?, ?, ?, ?)",
+                [(operation_id, c.library.value, c.name, c.started, c.ended) for c in calls],
+            )
+
+        self._write(write)
+
+    def calls(self, operation_id: str) -> tuple[Call, ...]:
+        """What the operation's finished runs asked of the outer libraries, by their starts."""
+        rows = self._all(
+            "SELECT * FROM calls WHERE operation_id = ? ORDER BY started", operation_id
         )
+        return tuple(call_from(row) for row in rows)
 
     # --- what happens to steps --------------------------------------------------------------
 
@@ -248,7 +263,8 @@ class Journal:
     def _insert_operation(self, operation_id: str, request: Request) -> None:
         self._db.execute(
             "INSERT INTO operations (operation_id, request_id, kind, state, guest, volume, device, "
-            "bus, mode, override_nova, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "bus, mode, override_nova, created_at, accepted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 operation_id,
                 request.request_id,
@@ -261,6 +277,7 @@ class Journal:
                 request.mode.value,
                 int(request.override_nova),
                 utc_now(),
+                trace.now(),
             ),
         )
 
@@ -278,7 +295,7 @@ class Journal:
                 reason,
                 problem_text(problem),
                 utc_now(),
-                uptime(),
+                trace.now(),
                 self._boot_id,
                 operation_id,
             ),

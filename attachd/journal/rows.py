@@ -23,6 +23,7 @@ from attachd.model import (
     Target,
 )
 from attachd.saga.history import Entry, Happening
+from attachd.trace import Call, Library
 
 _Row = TypeVar("_Row")
 
@@ -42,6 +43,7 @@ class OperationRow:
     problem: Problem | None
     waiting_for: World | None
     created_at: str
+    accepted: float
     started_at: str | None
     finished_at: str | None
 
@@ -72,6 +74,20 @@ def operation_from(row: sqlite3.Row) -> OperationRow:
 def event_from(row: sqlite3.Row) -> EventRow:
     """Read an event; a damaged row raises journal-unavailable."""
     return _read("event", f"{row['operation_id']}/{row['seq']}", lambda: _event(row))
+
+
+def call_from(row: sqlite3.Row) -> Call:
+    """Read a call; a damaged row raises journal-unavailable."""
+    return _read(
+        "call",
+        f"{row['operation_id']}/{row['name']}",
+        lambda: Call(
+            library=Library(row["library"]),
+            name=row["name"],
+            started=row["started"],
+            ended=row["ended"],
+        ),
+    )
 
 
 def attachment_from(row: sqlite3.Row) -> AttachmentRecord:
@@ -131,6 +147,7 @@ def _operation(row: sqlite3.Row) -> OperationRow:
         problem=_problem(row["problem"]),
         waiting_for=World(row["waiting_for"]) if row["waiting_for"] else None,
         created_at=row["created_at"],
+        accepted=row["accepted"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
     )

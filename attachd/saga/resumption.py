@@ -21,7 +21,7 @@ class Sighting:
     """What was seen of an operation's attachment. What couldn't be seen raises, and isn't here.
 
     ``guest_holds_disk``: in the live XML where the guest is live, else in the persistent one.
-    ``attachment_is_ours``: Cinder's attachment exists and leads to the LUNs that this host was given.
+    ``attachment_is_ours``: Cinder's attachment is there and leads to the LUNs it led to.
     """
 
     guest_holds_disk: bool

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
 import time
 import uuid
@@ -175,11 +176,15 @@ class LibvirtStage(Stage):
     def impatient(self) -> Guests:
         return self._started(IMPATIENT_SECONDS)
 
-    def _started(self, unplug_timeout: float) -> LibvirtGuests:
+    def expecting_answers(self) -> Guests:
+        """The same guests, asked by someone who soon takes a call for unanswered."""
+        return self._started(PATIENT_SECONDS, call_timeout=IMPATIENT_SECONDS)
+
+    def _started(self, unplug_timeout: float, *, call_timeout: float = 120.0) -> LibvirtGuests:
         guests = LibvirtGuests(
             uri=SURROUNDINGS.uri,
             open_timeout=60,
-            call_timeout=120,
+            call_timeout=call_timeout,
             keepalive_interval=3,
             keepalive_count=3,
             unplug_timeout=unplug_timeout,
@@ -264,6 +269,24 @@ class LibvirtStage(Stage):
         with self.connection() as connection:
             yield connection.lookupByUUIDString(guest_id)
 
+    @contextlib.contextmanager
+    def frozen(self, guest_id: str) -> Iterator[None]:
+        """The guest's QEMU answers nobody, libvirt neither."""
+        pid = self._qemu(guest_id)
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+    def _qemu(self, guest_id: str) -> int:
+        for directory in Path("/proc").glob("[0-9]*"):
+            with contextlib.suppress(OSError):
+                command = (directory / "cmdline").read_bytes()
+                if b"qemu" in command and guest_id.encode() in command:
+                    return int(directory.name)
+        raise AssertionError(f"no QEMU runs {guest_id}")
+
     def _remove(self, guest_id: str) -> None:
         for act in ("destroy", "undefine"):
             with contextlib.suppress(libvirt.libvirtError), self.domain(guest_id) as domain:
@@ -312,7 +335,7 @@ class LibvirtStage(Stage):
         sockets = ("libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")
         arguments = {
             "stop": ("stop", *sockets, service),
-            "start": ("start", sockets[0], service),
+            "start": ("start", *sockets, service),
             "kill": ("kill", "--signal=KILL", service),
             "hang": ("kill", "--signal=STOP", service),
             "wake": ("kill", "--signal=CONT", service),

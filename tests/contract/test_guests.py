@@ -18,6 +18,8 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.guest.calls import in_thread
+from attachd.guest.disk_xml import disk_xml
+from attachd.guest.domains import Layer
 from attachd.model import Bus, DiskSpec, Guest, GuestState, Mode
 from attachd.operations.ports import Guests
 from tests.contract.guest_stages import (
@@ -445,3 +447,46 @@ def test_waiting_ends_with_the_room(libvirt_stage: LibvirtStage) -> None:
     with pytest.raises(Unreachable) as caught:
         unplug.result(PATIENT_SECONDS)
     assert caught.value.touched
+
+
+@pytest.mark.lab
+def test_a_call_that_was_given_up_never_finishes_behind_an_unplug(
+    libvirt_stage: LibvirtStage,
+) -> None:
+    stage = libvirt_stage
+    guests = stage.expecting_answers()
+    hangs, lives = stage.new_guest(), stage.new_guest()
+    disk, other = stage.new_disk(), stage.new_disk()
+    with stage.frozen(hangs):
+        with pytest.raises(Unreachable) as caught:
+            guests.plug(hangs, disk)
+        assert caught.value.touched
+        guests.plug(lives, other)  # nobody else is held up
+        assert ids(seen(guests, hangs)) == ([], [])
+        unplug = in_background(guests.unplug, hangs, disk.volume_id)
+        time.sleep(ASKED_SECONDS)
+        assert not unplug.done()
+    unplug.result(PATIENT_SECONDS)
+    assert ids(seen(guests, hangs)) == ([], [])
+
+
+@pytest.mark.lab
+def test_an_orphaned_attach_of_a_dead_process_is_waited_for(libvirt_stage: LibvirtStage) -> None:
+    stage = libvirt_stage
+    guest_id = stage.new_guest()
+    disk = stage.new_disk()
+
+    def attach() -> None:
+        with stage.domain(guest_id) as domain:
+            domain.attachDeviceFlags(disk_xml(disk), int(Layer.LIVE | Layer.CONFIG))
+
+    with stage.frozen(guest_id):
+        orphan = in_background(attach)
+        time.sleep(ASKED_SECONDS)
+        assert ids(seen(stage.guests, guest_id)) == ([], [])
+        unplug = in_background(stage.guests.unplug, guest_id, disk.volume_id)
+        time.sleep(ASKED_SECONDS)
+        assert not unplug.done()
+    orphan.result(PATIENT_SECONDS)
+    unplug.result(PATIENT_SECONDS)
+    assert ids(seen(stage.guests, guest_id)) == ([], [])

@@ -6,6 +6,7 @@ python -m pytest tests/contract/test_host.py -m lab
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 import tempfile
@@ -14,14 +15,15 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from attachd.errors import AttachdError, Code
-from attachd.model import Chap, Connection
+from attachd.model import Chap, Connection, Target
 from attachd.operations.ports import Host
 from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
-from tests.contract.lio import CONFIGFS, PORTAL, Lio
+from tests.contract.lio import CONFIGFS, PORTAL, PREFIX, Lio
 
 CHAP = Chap(username="attachd", password="a-secret-of-the-test")
 OTHER_WWN = "36001405ffffffffffffffffffffffff"
@@ -53,36 +55,48 @@ print(device.wwn)
 """
 
 
+class MakeHost(Protocol):
+    """Makes a real room with a deadline for connects."""
+
+    def __call__(self, *, connect_timeout: float = ...) -> Host:
+        """The room."""
+
+
 @pytest.fixture(scope="session")
-def lab_host() -> Iterator[Host]:
-    """The real room; its helper is forked from this process, which stays root."""
+def make_lab_host() -> Iterator[MakeHost]:
+    """Makes the real room; its helper is forked from this process, which stays root."""
     if os.geteuid() != 0 or not (CONFIGFS / "iscsi").is_dir():
         pytest.skip("needs root and the lab's host")
-    from oslo_config import cfg  # noqa: PLC0415 - the room is imported where it can be used
+    from oslo_config import cfg
 
-    from attachd.host import privilege  # noqa: PLC0415
-    from attachd.host.host import IscsiHost  # noqa: PLC0415
+    from attachd.host import privilege
+    from attachd.host.host import IscsiHost
 
     with tempfile.TemporaryDirectory(prefix="attachd-locks-") as locks:
         privilege.configure_os_brick(cfg.CONF, lock_path=Path(locks))
-        yield IscsiHost(
-            helper=privilege.fork_privileged_helper(),
-            my_ip=None,
-            portal_timeout=30,
-            connect_timeout=300,
-            disconnect_timeout=300,
-            grace=120,
-            release_timeout=5,
-            udev_timeout=60,
-            guard_timeout=60,
-            scan_attempts=1,
-        )
+        helper = privilege.fork_privileged_helper()
+
+        def make(*, connect_timeout: float = 300) -> Host:
+            return IscsiHost(
+                helper=helper,
+                my_ip=None,
+                portal_timeout=30,
+                connect_timeout=connect_timeout,
+                disconnect_timeout=300,
+                grace=120,
+                release_timeout=5,
+                udev_timeout=60,
+                guard_timeout=60,
+                scan_attempts=1,
+            )
+
+        yield make
 
 
 @pytest.fixture
-def lab(lab_host: Host) -> Iterator[LabBench]:
+def lab(make_lab_host: MakeHost) -> Iterator[LabBench]:
     with Lio() as lio:
-        yield LabBench(lab_host, lio)
+        yield LabBench(make_lab_host(), lio)
 
 
 @pytest.fixture(params=["fake", pytest.param("lab", marks=pytest.mark.lab)])
@@ -294,6 +308,23 @@ def test_an_orphan_node_record(lab: LabBench, volume_id: str):
     subprocess.run([*node, "--op", "new"], check=True, timeout=120, capture_output=True)
     assert lab.leftovers() != []
     lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_a_target_that_takes_the_connection_and_says_nothing(
+    lab: LabBench, make_lab_host: MakeHost, volume_id: str
+):
+    host = make_lab_host(connect_timeout=5)
+    with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
+        portal = f"127.0.0.1:{mute.getsockname()[1]}"
+        target = Target(portal=portal, iqn=f"{PREFIX}:mute", lun=0)
+        connection = Connection(protocol="iscsi", targets=(target,))
+        with pytest.raises(AttachdError) as caught:
+            host.connect(volume_id, connection)
+        assert caught.value.code is Code.DEADLINE_EXCEEDED
+        assert not host.present(connection)
+        host.disconnect(volume_id, connection, expected_wwn=None)
     assert lab.leftovers() == []
 
 

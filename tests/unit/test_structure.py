@@ -17,7 +17,7 @@ STOREYS = (
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
-    ("saga", "conf", "systemd"),
+    ("saga", "conf", "systemd", "trace"),
     ("model",),
     ("errors",),
 )

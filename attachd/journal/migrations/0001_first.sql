@@ -19,6 +19,7 @@ CREATE TABLE operations (
     problem       TEXT,                       -- JSON
     waiting_for   TEXT,                       -- the world that was out of reach
     created_at    TEXT NOT NULL,
+    accepted      REAL NOT NULL,              -- seconds since boot, at created_at
     started_at    TEXT,
     finished_at   TEXT
 ) STRICT;
@@ -42,6 +43,17 @@ CREATE TABLE events (
     boot_id      TEXT NOT NULL,
     PRIMARY KEY (operation_id, seq)
 ) STRICT, WITHOUT ROWID;
+
+-- What the operation asked of the outer libraries; written when it rests.
+CREATE TABLE calls (
+    operation_id TEXT NOT NULL REFERENCES operations (operation_id),
+    library      TEXT NOT NULL,
+    name         TEXT NOT NULL,
+    started      REAL NOT NULL,               -- seconds since boot
+    ended        REAL NOT NULL
+) STRICT;
+
+CREATE INDEX calls_by_operation ON calls (operation_id, started);
 
 CREATE TABLE attachments (
     record_id            TEXT PRIMARY KEY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -102,3 +103,27 @@ def test_the_rule_on_a_real_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(os, "getgrouplist", lambda _name, gid: [gid])
     with serving(FakeEngine(), path, authorise=GroupRule(gid=ELSEWHERE)):
         assert ask(path, "GET", "/v1/health").status == 403
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can connect as somebody else")
+def test_somebody_else_on_a_socket_that_was_opened_too_wide() -> None:
+    """The second line of defence, by the kernel's real word on a real stranger."""
+    nobody = pwd.getpwnam("nobody")
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory) / "attachd.sock"
+        with serving(FakeEngine(), path, authorise=GroupRule(gid=ELSEWHERE)):
+            Path(directory).chmod(0o755)
+            path.chmod(0o666)
+            stranger = Connection(path)
+            os.seteuid(nobody.pw_uid)
+            try:
+                stranger.connect()
+            finally:
+                os.seteuid(0)
+            stranger.request("GET", "/v1/health")
+            refused = stranger.answer()
+            stranger.close()
+            assert ask(path, "GET", "/v1/health").status == 200
+
+    assert refused.status == 403
+    assert refused.document["code"] == "permission-denied"

@@ -25,7 +25,7 @@ class Ran:
     err: str
 
     @property
-    def document(self) -> Any:  # noqa: ANN401 - a list or an object
+    def document(self) -> Any:
         return json.loads(self.out)
 
 

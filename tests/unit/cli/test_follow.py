@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from attachd.cli import client, follow
+from attachd.cli.failure import DaemonGone
 from tests.fakes.engine import FakeEngine
 from tests.unit.cli.conftest import Ran, Run
 from tests.unit.serving import serving
@@ -109,7 +110,7 @@ def test_a_request_sent_twice_is_done_once(daemon: FakeEngine, path: Path) -> No
     def send(timeout: float) -> client.Reply:
         tries.append(talk.post("/v1/attachments", body, timeout=timeout))
         if len(tries) == 1:
-            raise client.DaemonGone(str(path), reason="played", sent=True)
+            raise DaemonGone(str(path), reason="played", sent=True)
         return tries[-1]
 
     operation = follow.submit(send, deadline=follow.Deadline(None))
@@ -124,9 +125,9 @@ def test_nobody_there_from_the_start_is_not_waited_for(path: Path) -> None:
 
     def send(timeout: float) -> client.Reply:
         calls.append(timeout)
-        raise client.DaemonGone(str(path), reason="played", sent=False)
+        raise DaemonGone(str(path), reason="played", sent=False)
 
-    with pytest.raises(client.DaemonGone):
+    with pytest.raises(DaemonGone):
         follow.submit(send, deadline=follow.Deadline(None))
     assert len(calls) == 1
 

@@ -128,7 +128,7 @@ sys.exit(status)
 @pytest.mark.parametrize(
     ("argv", "banned"),
     [
-        (["--help"], {"http.client", "rich", "yaml", "json", "uuid"}),
+        (["--help"], {"http.client", "rich", "yaml", "json", "uuid", "dataclasses"}),
         (["attach", "--help"], {"http.client", "rich", "yaml", "json", "uuid"}),
         (["list"], {"rich", "yaml"}),
         (["attach", "web", "data"], {"rich", "yaml"}),
@@ -143,7 +143,7 @@ def test_it_imports_no_more_than_it_needs(argv: list[str], banned: set[str]) -> 
 
     assert not loaded & (banned | {"flask", "cheroot", "jsonschema", "openstack", "oslo_config"})
     ours = {name for name in loaded if name.split(".")[0] == "attachd"}
-    assert {name for name in ours if not name.startswith("attachd.cli")} == {
+    assert {name for name in ours if not name.startswith("attachd.cli")} <= {
         "attachd",
         "attachd.errors",
     }

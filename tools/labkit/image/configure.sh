@@ -26,6 +26,11 @@ replace() { # OWNER FILE: stdin becomes the file, never readable by others
     cat >"$file"
 }
 
+tune_uwsgi() { # FILE: one process instead of eight, and no AppArmor
+    sed -i -e 's/^processes = .*/processes = 1/' -e 's/^threads = .*/threads = 8/' \
+        -e '/^apparmor-profile/d' -e 's/^plugins = .*/plugins = python3/' "$1"
+}
+
 write_keystone_conf() {
     replace keystone /etc/keystone/keystone.conf <<EOF
 [DEFAULT]
@@ -43,10 +48,9 @@ policy_dirs = /etc/keystone/policy.d
 provider = fernet
 expiration = 86400
 EOF
-    sed -i 's/^processes = .*/processes = 1/; s/^threads = .*/threads = 8/' \
-        /etc/keystone/keystone-uwsgi.ini
-    sed -i '/^apparmor-profile/d; s/^plugins = .*/plugins = python3/' \
-        /etc/keystone/keystone-uwsgi.ini
+    tune_uwsgi /etc/keystone/keystone-uwsgi.ini
+    # uWSGI closes each connection without saying so; a client that reuses it gets a reset.
+    echo 'add-header = Connection: close' >>/etc/keystone/keystone-uwsgi.ini
 }
 
 write_cinder_conf() {
@@ -100,8 +104,7 @@ lock_path = /var/lock/cinder
 [oslo_policy]
 policy_dirs = /etc/cinder/policy.d
 EOF
-    sed -i 's/^processes = .*/processes = 1/; s/^threads = .*/threads = 8/' \
-        /etc/cinder/cinder-api-uwsgi.ini
+    tune_uwsgi /etc/cinder/cinder-api-uwsgi.ini
     # Whatever the packages' own services write at boot, the root wrapper is ours: see the script.
     mv /usr/bin/cinder-rootwrap /usr/bin/cinder-rootwrap.real
     install -m 0755 "$build/rootwrap.sh" /usr/bin/cinder-rootwrap
@@ -135,7 +138,6 @@ EOF
         --bootstrap-public-url http://127.0.0.1:5000/v3/ \
         --bootstrap-internal-url http://127.0.0.1:5000/v3/ \
         --bootstrap-admin-url http://127.0.0.1:5000/v3/
-    chown -R keystone:keystone /var/log/keystone
     ip link set lo up
     uwsgi_python3 --http-socket 127.0.0.1:5000 --ini /etc/keystone/keystone-uwsgi.ini &
     local pid=$!
@@ -144,6 +146,7 @@ EOF
     python3 "$build/catalogue.py"
     kill "$pid"
     wait "$pid" || true
+    rm /var/log/keystone/* # written by root, while the service is not
     say "cinder: schema"
     setpriv --reuid cinder --regid cinder --init-groups cinder-manage db sync
 }
