@@ -29,6 +29,7 @@ from openstack.utils import maximum_supported_microversion
 
 from attachd.cinder import faults
 from attachd.errors import AttachdError, Code
+from attachd.trace import Library, call
 
 MICROVERSION_MIN = "3.44"  # os-complete
 MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared_targets)
@@ -135,27 +136,30 @@ class CinderSession:
     def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
         proxy, microversion = self._open()
         try:
-            return proxy.request(
-                path,
-                method,
-                **request,
-                microversion=microversion,
-                timeout=self._timeouts,
-                allow_reauth=False,
-                connect_retries=0,
-                status_code_retries=0,
-                log=False,
-            )
+            with call(Library.CINDER, f"{method} {path}"):
+                return proxy.request(
+                    path,
+                    method,
+                    **request,
+                    microversion=microversion,
+                    timeout=self._timeouts,
+                    allow_reauth=False,
+                    connect_retries=0,
+                    status_code_retries=0,
+                    log=False,
+                )
         except ks_exceptions.ClientException as exc:
             raise faults.broken(exc, changing=_is_changing(method)) from exc
 
     def _open(self) -> tuple[Proxy, str]:
         """A valid token, the endpoint, the microversion: all kept until they are stale."""
         try:
-            self._session.get_auth_headers()
+            with call(Library.CINDER, "token"):
+                self._session.get_auth_headers()
             proxy = self._connection.block_storage
             if self._microversion is None:
-                self._microversion = _negotiate(proxy)
+                with call(Library.CINDER, "versions"):
+                    self._microversion = _negotiate(proxy)
         except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as exc:
             raise faults.not_reached(exc) from exc
         except _MISREAD as exc:

@@ -6,6 +6,7 @@ hands them to constructors, so no room behind it knows of oslo.config.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ from attachd.errors import AttachdError, Code
 
 DEFAULT_FILE = Path("/etc/attachd/attachd.conf")
 GROUPS: tuple[ModuleType, ...] = (default, api, cinder, guest, host)
+_GROUP_NAMES = tuple(module.GROUP for module in GROUPS)
 
 
 def new_config() -> cfg.ConfigOpts:
@@ -41,6 +43,7 @@ def load(arguments: Sequence[str], *, files: Iterable[Path] | None = None) -> cf
             default_config_files=[str(f) for f in files] if files is not None else _default_files(),
         )
         _read_every_value(config)
+        _refuse_unknown_options(config)
     except cfg.ConfigFilesNotFoundError as exc:
         raise _invalid(
             str(exc), resolution="Create the file, or name another: --config-file."
@@ -69,6 +72,38 @@ def _read_every_value(config: cfg.ConfigOpts) -> None:
                     f"[{module.GROUP}] {opt.name} in {_files(config)}: {exc}",
                     resolution=f"Set it to a value as described: {opt.help}",
                 ) from exc
+
+
+def _refuse_unknown_options(config: cfg.ConfigOpts) -> None:
+    """oslo.config passes over what it doesn't know: a misspelt deadline would be no deadline.
+
+    Whole groups that aren't attachd's are left alone: a file may be shared with other services.
+    """
+    for file in config.config_file or ():
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(file, sections).parse()
+        for group, values in sections.items():
+            known = _known_options(config, group)
+            unknown = [name for name in values if known and name.replace("-", "_") not in known]
+            if unknown:
+                raise _invalid(
+                    f"[{group}] {unknown[0]} in {file}: there is no such option",
+                    resolution=f"Known in [{group}]: {', '.join(sorted(known))}",
+                )
+            if not known and difflib.get_close_matches(group, _GROUP_NAMES, cutoff=0.8):
+                raise _invalid(
+                    f"[{group}] in {file}: there is no such group",
+                    resolution=f"Known: {', '.join(_GROUP_NAMES)}",
+                )
+
+
+def _known_options(config: cfg.ConfigOpts, group: str) -> set[str]:
+    if group not in _GROUP_NAMES:
+        return set()
+    known = set(config if group == "DEFAULT" else config[group])
+    if group == cinder.GROUP:
+        known |= cinder.credential_options(config.cinder.auth_type)
+    return known
 
 
 def _registered_as(module: ModuleType) -> str | None:

@@ -8,7 +8,7 @@ the same name that other plugins (v3password, v3applicationcredential) describe 
 
 from __future__ import annotations
 
-from keystoneauth1 import loading
+from keystoneauth1 import exceptions, loading
 from oslo_config import cfg
 
 GROUP = "cinder"
@@ -84,3 +84,15 @@ OPTS: list[cfg.Opt] = [
 ]
 
 SAMPLE_OPTS: list[cfg.Opt] = loading.get_auth_plugin_conf_options("password")
+
+
+def credential_options(auth_type: str | None) -> set[str]:
+    """What the options of an auth plugin are called; nothing where there is no such plugin."""
+    if auth_type is None:
+        return set()
+    try:
+        options = loading.get_auth_plugin_conf_options(auth_type)
+    except exceptions.NoMatchingPlugin:
+        return set()
+    earlier = [each.name for option in options for each in option.deprecated_opts if each.name]
+    return {option.dest for option in options} | {name.replace("-", "_") for name in earlier}

@@ -17,10 +17,12 @@ from typing import Any, TypeVar
 
 import libvirt
 
+from attachd import trace
 from attachd.guest.calls import in_thread, is_transport_failure
 from attachd.guest.connection import Connection
 from attachd.guest.domain_xml import DomainXml, FoundDisk, Reading
 from attachd.guest.failures import refused, unavailable
+from attachd.trace import Library
 
 LOG = logging.getLogger(__name__)
 
@@ -189,8 +191,10 @@ class Domains:
     ) -> T:
         """Raises libvirtError where libvirt answered with one, else Unreachable."""
         connection = self._connection.get()
-        future = in_thread(lambda: call(connection), name=name)
-        if not _ended(future, self._call_timeout):
+        with trace.call(Library.LIBVIRT, name):
+            future = in_thread(lambda: call(connection), name=name)
+            ended = _ended(future, self._call_timeout)
+        if not ended:
             if guest_id is not None:
                 with self._lock:
                     self._given_up[guest_id] = future

@@ -43,17 +43,19 @@ class Plugging:
         if not missing:
             return
         place = _place(reading, missing) if disk.bus is Bus.SCSI else None
-        adds_controller = place is not None and place.new_controller
+        controller_added = False
         if place is not None and place.new_controller:
             self._domains.attach(guest_id, controller_xml(place), missing)
+            controller_added = True
         try:
             self._domains.attach(guest_id, disk_xml(disk, place), missing)
-        except Unreachable:
+        except Unreachable as exc:
+            exc.touched = exc.touched or controller_added
             raise
         except AttachdError as refusal:
             now_missing, now_present = self._look_again(guest_id, disk)
             if now_missing:
-                refusal.touched = adds_controller or bool(now_present & ~present)
+                refusal.touched = controller_added or bool(now_present & ~present)
                 raise
             # An earlier call, of a process that died, was still under way in libvirt.
             LOG.info("%s had got %s already: %s", guest_id, disk.alias, refusal.problem.details)

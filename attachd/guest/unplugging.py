@@ -26,6 +26,7 @@ from attachd.guest.domain_events import DomainEvents, Happened, Signal, Watch
 from attachd.guest.domain_xml import DomainXml, FoundDisk, Reading
 from attachd.guest.domains import Answer, Domains, Layer
 from attachd.guest.failures import refused, touching, unavailable
+from attachd.trace import Library, call
 
 LOG = logging.getLogger(__name__)
 
@@ -196,7 +197,8 @@ class _Removal:
 
     def _wait(self, seconds: float) -> Signal | None:
         """Until a signal, at most ``seconds``, never beyond the deadline."""
-        signal = self.watch.wait(min(seconds, self.deadline - time.monotonic()))
+        with call(Library.LIBVIRT, "wait for the guest"):
+            signal = self.watch.wait(min(seconds, self.deadline - time.monotonic()))
         if signal is not None and signal.happened is Happened.STOPPING:
             self.stopping = True
             raise unavailable("attachd is stopping.", touched=self.left)

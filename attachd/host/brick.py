@@ -14,6 +14,8 @@ from oslo_privsep.comm import PrivsepTimeout
 from oslo_privsep.daemon import FailedToDropPrivileges
 from oslo_service import backend
 
+from attachd.trace import Library, call
+
 backend.init_backend(backend.BackendType.THREADING)
 
 from os_brick import privileged  # noqa: E402
@@ -22,7 +24,7 @@ from os_brick.exception import ExecutionTimeout  # noqa: E402
 from os_brick.initiator import connector as _connector  # noqa: E402
 from os_brick.initiator import utils as initiator_utils  # noqa: E402
 from os_brick.initiator.connectors.base import synchronized  # noqa: E402
-from os_brick.privileged.rootwrap import execute  # noqa: E402
+from os_brick.privileged import rootwrap  # noqa: E402
 
 __all__ = [
     "BrickConnector",
@@ -63,6 +65,32 @@ class BrickConnector(Protocol):
         """Flush and delete the devices, log out where nothing else uses the session."""
 
 
+def execute(*command: str, **options: object) -> tuple[str, str]:
+    """Run a command through os-brick; only its name is noted, never an argument."""
+    with call(Library.OS_BRICK, command[0]):
+        out, err = rootwrap.execute(*command, **options)
+    return out, err
+
+
+class _Noted:
+    """An os-brick connector whose calls are noted."""
+
+    def __init__(self, connector: BrickConnector) -> None:
+        self._connector = connector
+
+    def connect_volume(self, connection_properties: dict[str, Any], /) -> Mapping[str, str]:
+        """See BrickConnector."""
+        with call(Library.OS_BRICK, "connect"):
+            return self._connector.connect_volume(connection_properties)
+
+    def disconnect_volume(
+        self, connection_properties: dict[str, Any], device_info: dict[str, str], /
+    ) -> None:
+        """See BrickConnector."""
+        with call(Library.OS_BRICK, "disconnect"):
+            self._connector.disconnect_volume(connection_properties, device_info)
+
+
 def iscsi_connector(*, execute: Execute, scan_attempts: int) -> BrickConnector:
     """An iSCSI connector on a single path that runs its commands through ``execute``."""
     made: BrickConnector = _connector.InitiatorConnector.factory(
@@ -72,7 +100,7 @@ def iscsi_connector(*, execute: Execute, scan_attempts: int) -> BrickConnector:
         device_scan_attempts=scan_attempts,
         execute=execute,
     )
-    return made
+    return _Noted(made)
 
 
 def exclusively(function: Callable[[], None]) -> None:
@@ -82,7 +110,13 @@ def exclusively(function: Callable[[], None]) -> None:
 
 def connector_properties(*, my_ip: str, host: str, execute: Execute) -> dict[str, Any]:
     """What Cinder wants to know of this host. Slow: every protocol of os-brick is probed."""
-    properties: dict[str, Any] = _connector.get_connector_properties(
-        _ROOT_HELPER, my_ip, multipath=False, enforce_multipath=False, host=host, execute=execute
-    )
+    with call(Library.OS_BRICK, "connector properties"):
+        properties: dict[str, Any] = _connector.get_connector_properties(
+            _ROOT_HELPER,
+            my_ip,
+            multipath=False,
+            enforce_multipath=False,
+            host=host,
+            execute=execute,
+        )
     return properties

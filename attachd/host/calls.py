@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 from attachd.errors import Code, Unreachable, World
@@ -44,8 +45,12 @@ class Calls:
         ``touched=False`` when it had begun nothing, and now never will.
         """
         future: Future[T] = Future()
+        # In the caller's context: what os-brick is asked for is noted with the operation.
         threading.Thread(
-            target=_fulfil, args=(future, function), name=f"os-brick-{volume_id}", daemon=True
+            target=copy_context().run,
+            args=(_fulfil, future, function),
+            name=f"os-brick-{volume_id}",
+            daemon=True,
         ).start()
         if _done(future, timeout):
             return future

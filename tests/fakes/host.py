@@ -19,6 +19,7 @@ from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import Chap, Connection, Connector, HostDevice, Target
 
 TIB = 1024**4
+GUARD_SECONDS = 60
 METHODS = frozenset(
     {"check", "connector", "guard", "connect", "identify", "names_of", "disconnect", "present"}
 )
@@ -177,12 +178,14 @@ class FakeHost:
         if shared_targets is False:
             yield
             return
-        with self._guards[service]:
-            self.guarded.add(service)
-            try:
-                yield
-            finally:
-                self.guarded.discard(service)
+        if not self._guards[service].acquire(timeout=GUARD_SECONDS):
+            raise AttachdError(Code.DEADLINE_EXCEEDED, "The backend is busy.", touched=False)
+        self.guarded.add(service)
+        try:
+            yield
+        finally:
+            self.guarded.discard(service)
+            self._guards[service].release()
 
     def connect(self, volume_id: str, connection: Connection) -> str:
         """A device for the first target that answers; one that is there stays as it is."""
