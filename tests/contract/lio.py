@@ -6,6 +6,9 @@ with :meth:`Lio.close`. Nothing is saved: Cinder's targets beside it don't notic
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 import tempfile
 import uuid
 from dataclasses import dataclass, field
@@ -45,6 +48,14 @@ class LioTarget:
         return CONFIGFS / "iscsi" / self.iqn / "tpgt_1"
 
 
+def available() -> bool:
+    """Has this machine an LIO and an open-iscsi for a test to use, as root?"""
+    if os.geteuid() != 0 or not shutil.which("iscsiadm"):
+        return False
+    loaded = subprocess.run(["modprobe", "iscsi_target_mod"], capture_output=True, check=False)
+    return loaded.returncode == 0 and CONFIGFS.is_dir()
+
+
 class Lio:
     """Makes targets and takes them away again."""
 
@@ -52,7 +63,8 @@ class Lio:
         self._files = tempfile.TemporaryDirectory(prefix="attachd-lio-", dir="/var/tmp")
         self._targets: list[LioTarget] = []
         self._backstores: list[Backstore] = []
-        (CONFIGFS / "core" / _HBA).mkdir(exist_ok=True)
+        for fabric in ("iscsi", f"core/{_HBA}"):
+            (CONFIGFS / fabric).mkdir(exist_ok=True)
 
     def __enter__(self) -> Self:
         return self

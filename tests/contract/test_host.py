@@ -22,8 +22,9 @@ import pytest
 from attachd.errors import AttachdError, Code
 from attachd.model import Chap, Connection, Target
 from attachd.operations.ports import Host
+from tests.contract import lio
 from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
-from tests.contract.lio import CONFIGFS, PORTAL, PREFIX, Lio
+from tests.contract.lio import PORTAL, PREFIX, Lio
 
 CHAP = Chap(username="attachd", password="a-secret-of-the-test")
 OTHER_WWN = "36001405ffffffffffffffffffffffff"
@@ -65,7 +66,7 @@ class MakeHost(Protocol):
 @pytest.fixture(scope="session")
 def make_lab_host() -> Iterator[MakeHost]:
     """Makes the real room; its helper is forked from this process, which stays root."""
-    if os.geteuid() != 0 or not (CONFIGFS / "iscsi").is_dir():
+    if not lio.available():
         pytest.skip("needs root and the lab's host")
     from oslo_config import cfg
 
@@ -95,8 +96,8 @@ def make_lab_host() -> Iterator[MakeHost]:
 
 @pytest.fixture
 def lab(make_lab_host: MakeHost) -> Iterator[LabBench]:
-    with Lio() as lio:
-        yield LabBench(make_lab_host(), lio)
+    with Lio() as storage:
+        yield LabBench(make_lab_host(), storage)
 
 
 @pytest.fixture(params=["fake", pytest.param("lab", marks=pytest.mark.lab)])

@@ -18,6 +18,7 @@ from labkit.ssh import Ssh
 from labkit.state import LabDir, Record, write_private
 
 TREE = Path(__file__).resolve().parents[2]
+SLOW_ANSWER_SECONDS = 120.0
 REBOOT_SECONDS = 180.0
 INTERRUPTED = 130
 
@@ -89,7 +90,7 @@ def _bring_up(lab: Lab, image: Image, *, keep: bool) -> None:
     accelerator = vm.choose_accelerator(lab.directory, image)
     machine = vm.Machine(lab.directory, image, accelerator)
     same = keep and lab.record.state_key == machine.key
-    if not (same and lab.running() and readiness.is_ready(image, lab.ssh())):
+    if not (same and lab.running() and _answers(lab)):
         lab.stop()
         phase = lab.record.phase if same and machine.current.has_disks else "absent"
         lab.update(
@@ -107,6 +108,18 @@ def _bring_up(lab: Lab, image: Image, *, keep: bool) -> None:
     _push_if_changed(lab)
 
 
+def _answers(lab: Lab) -> bool:
+    """Whether the running machine is ready; a busy one gets time to answer."""
+    try:
+        readiness.wait_ready(
+            lab.image(), lab.ssh(), with_attachd=False, seconds=SLOW_ANSWER_SECONDS
+        )
+    except LabError as error:
+        note(f"the running lab is of no use: {error}")
+        return False
+    return True
+
+
 def _start(lab: Lab, machine: vm.Machine, phase: str) -> None:
     """Start the machine by the quickest way that is left; a way that fails leads to the next."""
     port = lab.record.ssh_port or 0
@@ -118,6 +131,7 @@ def _start(lab: Lab, machine: vm.Machine, phase: str) -> None:
     if machine.clean.memory.exists():
         ways.append(("resuming the clean state", machine.start_clean))
     for title, start in ways:
+        note(title)
         try:
             start(port)
             _after_start(lab, resumed=start != machine.start_from_disk)

@@ -10,7 +10,7 @@ from labkit.image import Image
 from labkit.progress import LabError, step
 from labkit.ssh import Ssh
 
-BOOT_SECONDS = 300.0
+BOOT_SECONDS = 400.0
 PAUSE_SECONDS = 1.0
 REQUEST_SECONDS = 60.0
 UNITS = (
@@ -24,27 +24,18 @@ class NotReadyError(Exception):
     """Not ready yet; the message says what is missing."""
 
 
-def wait_ready(image: Image, ssh: Ssh, *, with_attachd: bool) -> None:
+def wait_ready(
+    image: Image, ssh: Ssh, *, with_attachd: bool, seconds: float = BOOT_SECONDS
+) -> None:
     """Wait until everything in the lab answers."""
-    deadline = time.monotonic() + BOOT_SECONDS
+    deadline = time.monotonic() + seconds
+    units = [*UNITS, "attachd"] if with_attachd else list(UNITS)
     with step("waiting for the host"):
         ssh.connect(deadline)
     with step("waiting for Keystone and Cinder"):
         _until(deadline, lambda: _check_cinder(image))
-    units = [*UNITS, "attachd"] if with_attachd else list(UNITS)
     with step("waiting for the host's services"):
         _until(deadline, lambda: _check_units(ssh, units))
-
-
-def is_ready(image: Image, ssh: Ssh) -> bool:
-    """Ask once whether the lab answers."""
-    try:
-        ssh.connect(time.monotonic())
-        _check_cinder(image)
-        _check_units(ssh, list(UNITS))
-    except (NotReadyError, LabError):
-        return False
-    return True
 
 
 def _until(deadline: float, check: Callable[[], None]) -> None:

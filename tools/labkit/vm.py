@@ -142,10 +142,8 @@ class Machine:
         return [
             *("-machine", "q35", "-accel", ACCELERATORS[self._accelerator], "-cpu", "max"),
             *("-smp", str(CORES), "-m", str(MEMORY_MIB), "-nodefaults", "-display", "none"),
-            *("-device", "virtio-blk-pci,drive=root,bootindex=1"),
+            *("-device", "virtio-blk-pci,drive=root"),
             *("-device", "virtio-blk-pci,drive=cinder"),
-            # Memory that the machine frees is given back, so that saved states stay small.
-            *("-device", "virtio-balloon-pci,free-page-reporting=on"),
         ]
 
     def _resume(self, memory: Path, ssh_port: int) -> None:
