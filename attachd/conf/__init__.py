@@ -128,13 +128,17 @@ def _invalid(
 
 
 def set_defaults() -> None:
-    """Quieten the libraries that talk a lot at INFO and DEBUG (and print request bodies)."""
+    """Quieten the libraries whose DEBUG shows request bodies and commands: they have secrets."""
     log.set_defaults(
         default_log_levels=[
             *log.get_default_log_levels(),
             "keystoneauth=WARN",
             "openstack=WARN",
             "urllib3=WARN",
+            "os_brick=INFO",
+            "oslo_privsep=INFO",
+            "oslo.privsep=INFO",
+            "oslo_concurrency=INFO",
         ]
     )
 

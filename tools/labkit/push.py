@@ -1,5 +1,6 @@
 """A working tree's attachd, brought into the lab's host."""
 
+import configparser
 import shutil
 import tarfile
 import tempfile
@@ -15,6 +16,13 @@ WHEEL_SOURCES = ("attachd", "pyproject.toml", "README.md")
 HOST_FILES = ("systemd", "etc")
 PACKAGE = "attachd/__init__.py"
 UNIT = "systemd/attachd.service"
+INSTALLER = Path(__file__).with_name("install.sh")
+COMMAND = """\
+#!/opt/attachd/bin/python3
+import sys
+from {module} import {function}
+sys.exit({function}())
+"""
 REMOTE = "/var/tmp/attachd-push"
 
 
@@ -43,24 +51,26 @@ def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
     with tempfile.TemporaryDirectory(dir=lab.work) as directory:
         payload = Path(directory) / "payload"
         payload.mkdir()
-        _build_wheel(lab, tree, Path(directory) / "source", payload)
+        wheel = _build_wheel(lab, tree, Path(directory))
+        _unpack(wheel, payload)
         for name in HOST_FILES:
             if (tree / name).is_dir():
                 shutil.copytree(tree / name, payload / name)
+        shutil.copy(INSTALLER, payload)
         archive = Path(directory) / "payload.tar"
         with tarfile.open(archive, "w") as tar:
             tar.add(payload, arcname=".", filter=_as_root)
         with step("installing attachd in the lab"), archive.open("rb") as stream:
             unpack = f"rm -rf {REMOTE} && mkdir -m 0700 {REMOTE} && tar -C {REMOTE} -xf -"
-            install = f"{unpack} && lab-install {REMOTE}"
-            ssh.call(["sh", "-c", install], stdin=stream)
+            ssh.call(["sh", "-c", f"{unpack} && {REMOTE}/{INSTALLER.name}"], stdin=stream)
 
 
-def _build_wheel(lab: LabDir, tree: Path, source: Path, target: Path) -> None:
+def _build_wheel(lab: LabDir, tree: Path, work: Path) -> Path:
     """Build from a copy: setuptools leaves its traces in the directory it builds from."""
     python = outer.python(lab, build_requirements(tree))
     log = lab.logs / "wheel.log"
     log.unlink(missing_ok=True)
+    source = work / "source"
     source.mkdir()
     for name in WHEEL_SOURCES:
         if (tree / name).is_dir():
@@ -68,8 +78,24 @@ def _build_wheel(lab: LabDir, tree: Path, source: Path, target: Path) -> None:
         else:
             shutil.copy(tree / name, source / name)
     with step("building attachd's wheel"):
-        options: Argv = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", target]
+        options: Argv = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", work]
         run_logged([python, "-m", "pip", "wheel", *options, source], log)
+    (wheel,) = work.glob("*.whl")
+    return wheel
+
+
+def _unpack(wheel: Path, payload: Path) -> None:
+    """Lay the wheel's content and its commands out as they belong into the host's Python."""
+    site = payload / "site"
+    shutil.unpack_archive(wheel, site, "zip")
+    (metadata,) = site.glob("*.dist-info")
+    scripts = configparser.ConfigParser()
+    scripts.read(metadata / "entry_points.txt")
+    (payload / "bin").mkdir()
+    for name, target in scripts["console_scripts"].items():
+        module, _, function = target.partition(":")
+        script = payload / "bin" / name
+        script.write_text(COMMAND.format(module=module, function=function))
 
 
 def _as_root(member: tarfile.TarInfo) -> tarfile.TarInfo:

@@ -154,6 +154,9 @@ class Machine:
 
     def _launch(self, disks: Saved, ssh_port: int, incoming: Path | None = None) -> None:
         """Start QEMU; it leads a session of its own, so that Ctrl-C here doesn't reach it."""
+        console = self._lab.logs / "console.log"
+        if console.exists():  # a panic's last words
+            console.rename(console.with_suffix(".log.1"))
         forwards = [f"hostfwd=tcp:127.0.0.1:{port}-:{port}" for port in FORWARDED]
         network = ["user", "model=virtio-net-pci", "restrict=on", *forwards]
         drives = []
@@ -165,7 +168,7 @@ class Machine:
             *("-L", self._image.firmware, "-name", "attachd-lab", *self._hardware(), *drives),
             *("-nic", ",".join([*network, f"hostfwd=tcp:127.0.0.1:{ssh_port}-:22"])),
             *("-kernel", self._image.kernel, "-initrd", self._image.machine_initrd),
-            *("-append", KERNEL_ARGUMENTS, "-serial", f"file:{self._lab.logs / 'console.log'}"),
+            *("-append", KERNEL_ARGUMENTS, "-serial", f"file:{console}"),
             *("-qmp", f"unix:{self._socket},server=on,wait=off"),
             *(("-incoming", f"exec:cat '{incoming}'") if incoming else ()),
         ]

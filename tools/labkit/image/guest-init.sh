@@ -1,6 +1,9 @@
 #!/bin/sh
 # A guest of the lab, whole: load drivers, then answer requests on the virtio ports lab.exec.*,
 # an agent a port, so that a command that hangs on a lost disk doesn't take the guest with it.
+# A port without a host behind it reads as ended, and looking again and again would cost an idle
+# guest a share of the emulated CPU. So the agents sleep until a line on the second serial port,
+# a read that blocks, names the one that is wanted.
 # A request is a line: NONCE ARG..., each argument in base64 ("-" when empty). Without arguments
 # it asks for a sign of life. An answer is lines: NONCE KIND TEXT, KIND one of ack, out, err, exit.
 /bin/busybox mkdir -p /proc /sys /dev /tmp /mnt /run
@@ -36,18 +39,18 @@ run() { # NONCE WORK ARG...
     echo "$nonce exit $status"
 }
 
-serve() { # PORT
-    exec 3<>"/dev/$1"
-    while :; do
-        while IFS=' ' read -r nonce args <&3; do
-            if [ -z "$args" ]; then
-                echo "$nonce ack" >&3
-            else
-                # shellcheck disable=SC2086 # one word an argument, base64 has no blanks
-                run "$nonce" "/run/$1" $args >&3
-            fi
-        done
-        sleep 0.1 # end of file: nobody is connected
+serve() { # NUMBER: until the host hangs up
+    for port in /sys/class/virtio-ports/*; do
+        [ "$(cat "$port/name")" = "lab.exec.$1" ] && break
+    done
+    exec 3<>"/dev/${port##*/}" || exit # in use: this agent hangs in a command of old
+    while IFS=' ' read -r nonce args <&3; do
+        if [ -z "$args" ]; then
+            echo "$nonce ack" >&3
+        else
+            # shellcheck disable=SC2086 # one word an argument, base64 has no blanks
+            run "$nonce" "/run/$1" $args >&3
+        fi
     done
 }
 
@@ -59,9 +62,12 @@ power_button() {
 
 mount -t tmpfs tmpfs /run
 power_button
-for port in /sys/class/virtio-ports/*; do
-    serve "${port##*/}" &
-done
 grep -oqE 'svm|vmx' /proc/cpuinfo && echo "lab-trial: nested virtualisation"
 echo "lab-guest: up"
-while :; do sleep 3600; done
+stty -F /dev/ttyS1 -echo
+exec 4</dev/ttyS1
+while :; do
+    read -r number <&4 || sleep 1
+    [ -z "$number" ] || serve "$number" 4<&- &
+    number=
+done
