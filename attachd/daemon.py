@@ -159,6 +159,7 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
         interface=options.interface,
         connect_timeout=options.connect_timeout,
         request_timeout=options.request_timeout,
+        query_timeout=options.query_timeout,
     )
     return CinderClient(
         session=session,

@@ -199,8 +199,9 @@ class CinderClient:
     def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
         """PUT the connector: the answer has a connection, and the volume is ``attaching``.
 
-        An attachment that has a connection already is returned as it is: Cinder doesn't tell
-        whose connector it carries, but nobody else is given this id.
+        The answer's ``status`` is the one from before the update: Cinder doesn't look again. An
+        attachment that has a connection already is returned as it is: Cinder doesn't tell whose
+        connector it carries, but nobody else is given this id.
         """
         already = self._retry.read(partial(self._connected, attachment_id))
         if already:

@@ -84,8 +84,9 @@ def new_session(
 class CinderSession:
     """One HTTP exchange with Cinder at a time; any number of threads may share it.
 
-    ``connect_timeout`` and ``request_timeout`` in seconds: for a connection to come about, and for
-    Cinder to answer. An update's answer comes after the backend made its export: minutes.
+    Seconds: ``connect_timeout`` for a connection to come about, ``query_timeout`` for the answer to
+    a question, ``request_timeout`` for the answer to a change; an update's comes after the backend
+    made its export: minutes.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class CinderSession:
         interface: str,
         connect_timeout: float,
         request_timeout: float,
+        query_timeout: float = 60,
     ) -> None:
         self._session = session
         self._connection = Connection(
@@ -105,7 +107,9 @@ class CinderSession:
             app_name="attachd",
             strict_proxies=True,
         )
-        self._timeouts = (connect_timeout, request_timeout)
+        self._connect_timeout = connect_timeout
+        self._request_timeout = request_timeout
+        self._query_timeout = query_timeout
         self._microversion: str | None = None
 
     def exchange(
@@ -135,6 +139,7 @@ class CinderSession:
 
     def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
         proxy, microversion = self._open()
+        changing = _is_changing(method)
         try:
             with call(Library.CINDER, f"{method} {path}"):
                 return proxy.request(
@@ -142,14 +147,17 @@ class CinderSession:
                     method,
                     **request,
                     microversion=microversion,
-                    timeout=self._timeouts,
+                    timeout=(
+                        self._connect_timeout,
+                        self._request_timeout if changing else self._query_timeout,
+                    ),
                     allow_reauth=False,
                     connect_retries=0,
                     status_code_retries=0,
                     log=False,
                 )
         except ks_exceptions.ClientException as exc:
-            raise faults.broken(exc, changing=_is_changing(method)) from exc
+            raise faults.broken(exc, changing=changing) from exc
 
     def _open(self) -> tuple[Proxy, str]:
         """A valid token, the endpoint, the microversion: all kept until they are stale."""

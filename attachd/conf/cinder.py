@@ -48,11 +48,18 @@ OPTS: list[cfg.Opt] = [
         help="Seconds that a connection to Cinder has to come about.",
     ),
     cfg.FloatOpt(
+        "query_timeout",
+        default=60,
+        min=1,
+        help="Seconds that Cinder has to answer a request that only reads.",
+    ),
+    cfg.FloatOpt(
         "request_timeout",
         default=180,
         min=1,
-        help="Seconds that Cinder has for one answer. An attachment's update waits for the backend "
-        "to export the volume; make it longer than Cinder's own rpc_response_timeout.",
+        help="Seconds that Cinder has to answer a request that changes something. An attachment's "
+        "update waits for the backend to export the volume; make it longer than Cinder's own "
+        "rpc_response_timeout.",
     ),
     cfg.FloatOpt(
         "delete_timeout",

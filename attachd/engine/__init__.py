@@ -7,5 +7,6 @@ through operations/, and journals it. It knows of no world by itself.
 * ``runner.py``: one operation to its end or its rest.
 * ``claims.py``: guest and volume for one operation alone (law 5).
 * ``progress.py``: those who wait for news of an operation.
+* ``patience.py``: how long to wait before what waits for a world is tried again.
 * ``views.py``, ``reporting.py``: what callers see, made from the journal's rows.
 """

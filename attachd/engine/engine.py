@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import version
 
 from attachd.engine.claims import Claims
+from attachd.engine.patience import Patience
 from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
 from attachd.engine.runner import Rest, Runner
@@ -62,6 +63,7 @@ class Engine:
         self._guests = guests
         self._places = threading.BoundedSemaphore(workers)
         self._resume_interval = resume_interval
+        self._patience = Patience(first=resume_interval)
         self._progress = Progress()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
@@ -74,7 +76,7 @@ class Engine:
     def start(self) -> None:
         """Bring every open operation to its end, now and whenever a world comes back."""
         self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
-        self._guests.on_reachable(self._wake.set)
+        self._guests.on_reachable(self._try_at_once)
         for row in self._journal.operations(open_only=True):
             self._launch(row)
         self._resumer.start()
@@ -256,9 +258,13 @@ class Engine:
         """What waits for a world is tried again: it looks first, and rests again if it can't."""
         for row in self._journal.operations(open_only=True):
             waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
-            if waits or self._was_let_go_late(row):
+            if (waits and self._patience.is_over(row.operation_id)) or self._was_let_go_late(row):
                 self._launch(row)
         self._finish_late_unplugs()
+
+    def _try_at_once(self) -> None:
+        self._patience.forget()
+        self._wake.set()
 
     def _was_let_go_late(self, row: OperationRow) -> bool:
         """Did it stop at a guest that kept its disk then, and doesn't now?"""

@@ -71,6 +71,7 @@ class _Lab:
             interface=options.interface,
             connect_timeout=options.connect_timeout,
             request_timeout=options.request_timeout,
+            query_timeout=options.query_timeout,
         )
         self.cinder: Cinder = CinderClient(
             session=self._adapter,

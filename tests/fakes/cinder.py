@@ -106,7 +106,7 @@ class FakeCinder:
         """Cinder's API is back."""
         self._scene.down = False
 
-    def add_volume(self, **columns: Any) -> str:  # noqa: ANN401
+    def add_volume(self, **columns: Any) -> str:
         """Make a volume (columns of ``VolumeRow``), return its id."""
         return self.rules.add_volume(**columns).id
 
@@ -175,7 +175,7 @@ class FakeCinder:
         volume_id: str,
         *,
         instance_id: str,
-        prior_attachment_ids: Collection[str],  # noqa: ARG002
+        prior_attachment_ids: Collection[str],
     ) -> CinderAttachment:
         """POST without a connector."""
         with self._call("create", volume_id):

@@ -22,6 +22,7 @@ def client_of(
     password: str = "right",  # noqa: S107
     region_name: str | None = "RegionOne",
     request_timeout: float = 30,
+    query_timeout: float = 30,
     delete_timeout: float = 30,
 ) -> Iterator[CinderClient]:
     """A client with a session of its own; its connections are closed at the end."""
@@ -42,6 +43,7 @@ def client_of(
                 interface="public",
                 connect_timeout=10,
                 request_timeout=request_timeout,
+                query_timeout=query_timeout,
             ),
             retry=Retry(tries=TRIES, deadline=60, pause=0.01),
             delete_timeout=delete_timeout,

@@ -561,12 +561,12 @@ class _Server(ThreadingHTTPServer):
         self._connections: set[socket.socket] = set()
         super().__init__(address, handler)
 
-    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+    def process_request(self, request: Any, client_address: Any) -> None:
         """Remember the connection while it lasts."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
-    def shutdown_request(self, request: Any) -> None:  # noqa: ANN401
+    def shutdown_request(self, request: Any) -> None:
         """The connection came to its end."""
         self._connections.discard(request)
         super().shutdown_request(request)

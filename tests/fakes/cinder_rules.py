@@ -6,7 +6,8 @@ What it keeps of the real one, because attachd depends on it:
 
 * a volume is reserved from ``available`` only, except by an instance that has an attachment of it
   already: that one may reserve again and again;
-* connection_info comes into being at the update, and is flat;
+* connection_info comes into being at the update, and is flat; the update's answer has the status
+  from before;
 * a volume shows its completed attachments only;
 * completing sets the volume ``in-use`` from whatever it was;
 * roll_detaching of a volume that isn't ``detaching`` does nothing, successfully;
@@ -18,7 +19,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
@@ -91,7 +92,7 @@ class CinderRules:
 
     # --- volumes ----------------------------------------------------------------------------
 
-    def add_volume(self, **columns: Any) -> VolumeRow:  # noqa: ANN401
+    def add_volume(self, **columns: Any) -> VolumeRow:
         """A new volume; see :class:`VolumeRow` for its columns."""
         with self.lock:
             row = VolumeRow(**columns)
@@ -177,7 +178,11 @@ class CinderRules:
             )
 
     def update(self, attachment_id: str, connector: Mapping[str, Any]) -> AttachmentRow:
-        """PUT /attachments/{id}: the backend exports the volume for this connector."""
+        """PUT /attachments/{id}: the backend exports the volume for this connector.
+
+        The answer has the new connection_info, and the status from before: the API reads the row
+        before cinder-volume changes it, and not again.
+        """
         with self.lock:
             row = self.attachment(attachment_id)
             volume = self.volume(row.volume_id)
@@ -191,10 +196,11 @@ class CinderRules:
                 raise CinderFaultError(
                     HTTPStatus.CONFLICT, f"duplicate connectors detected on volume {volume.id}"
                 )
+            status_before = row.status
             row.connector = dict(connector)
             row.connection_info = self._export(volume, row)
             row.status = volume.status = volume.attach_status = "attaching"
-            return row
+            return replace(row, status=status_before)
 
     def _export(self, volume: VolumeRow, row: AttachmentRow) -> dict[str, Any]:
         """What Cinder's LVM driver on LIO says of a volume on a single path."""

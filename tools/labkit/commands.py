@@ -1,10 +1,9 @@
-"""The command line of tools/lab."""
+"""The lab: a whole OpenStack host in one virtual machine, to try attachd on."""
 
 import argparse
 import dataclasses
 import json
 import signal
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,12 @@ from labkit import push as pushing
 from labkit.image import Image
 from labkit.progress import LabError, note, step
 from labkit.ssh import Ssh
-from labkit.state import LabDir, Record, write_private
+from labkit.state import LabDir, write_private
 
 TREE = Path(__file__).resolve().parents[2]
+WITH_DISKS = ("ready", "suspending", "suspended")
+"""The phases in which the machine's disks are worth booting from."""
+
 SLOW_ANSWER_SECONDS = 120.0
 REBOOT_SECONDS = 180.0
 INTERRUPTED = 130
@@ -100,7 +102,7 @@ def _bring_up(lab: Lab, image: Image, *, keep: bool) -> None:
             state_key=machine.key,
             accelerator=accelerator,
             ssh_port=vm.free_port(),
-            pushed=lab.record.pushed if phase in ("ready", "suspended") else None,
+            pushed=lab.record.pushed if phase in WITH_DISKS else None,
         )
         _start(lab, machine, phase)
     write_private(lab.directory.clouds, image.clouds.read_text())
@@ -126,7 +128,7 @@ def _start(lab: Lab, machine: vm.Machine, phase: str) -> None:
     ways: list[tuple[str, Callable[[int], None]]] = []
     if phase == "suspended" and machine.current.memory.exists():
         ways.append(("resuming the suspended lab", machine.start_suspended))
-    if phase in ("suspended", "ready"):
+    if phase in WITH_DISKS:
         ways.append(("booting the lab from its disks", machine.start_from_disk))
     if machine.clean.memory.exists():
         ways.append(("resuming the clean state", machine.start_clean))
@@ -188,6 +190,7 @@ def down(lab: Lab, _: argparse.Namespace) -> int:
     """Suspend the lab to disk; the next `up` goes on from there."""
     if lab.running():
         lab.ssh().disconnect()
+        lab.update(phase="suspending")
         lab.machine().suspend()
         lab.update(phase="suspended")
     lab.stop()
@@ -197,12 +200,9 @@ def down(lab: Lab, _: argparse.Namespace) -> int:
 def destroy(lab: Lab, _: argparse.Namespace) -> int:
     """Remove the lab and all it built."""
     lab.stop()
-    lab.update(**dataclasses.asdict(Record()))
-    for path in lab.directory.root.iterdir():
-        if path.is_dir():
-            images.remove_tree(path)
-        elif path.suffix != ".lock":  # others may be waiting for it
-            path.unlink()
+    left = [path for path in lab.directory.root.iterdir() if path.suffix != ".lock"]
+    for path in sorted(left, key=Path.is_dir):  # the record first: without it there is no lab
+        images.remove_tree(path)
     return 0
 
 
@@ -226,8 +226,8 @@ def status(lab: Lab, options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps(answer, indent=2))
     else:
-        for name, value in answer.items():
-            print(f"{name:12} {'-' if value is None else value}")
+        lines = (f"{name:12} {'-' if value is None else value}" for name, value in answer.items())
+        print("\n".join(lines))
     return 0
 
 
@@ -285,7 +285,7 @@ CHANGING: tuple[Command, ...] = (up, down, reset, destroy, reboot, crash, push)
 
 def parse() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="lab", description=sys.modules[__name__].__doc__)
+    parser = argparse.ArgumentParser(prog="lab", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for function in (*CHANGING, status, ssh, guest):
         name = function.__name__

@@ -17,7 +17,10 @@ LONGEST_STATE_PATH = 80
 
 @dataclasses.dataclass
 class Record:
-    """What the last command left behind; `phase` is absent, starting, ready or suspended."""
+    """What the last command left behind.
+
+    `phase` is absent, starting, ready, suspending or suspended.
+    """
 
     phase: str = "absent"
     tree: str | None = None

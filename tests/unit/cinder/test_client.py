@@ -225,6 +225,17 @@ def test_an_answer_that_is_late_is_looked_for(server: CinderServer, verb: str):
         server.stop()
 
 
+def test_a_question_isnt_given_a_changes_time(server: CinderServer):
+    """A kept-alive connection to an API host that died answers nothing, and a new one does."""
+    volume_id = server.rules.add_volume().id
+    with client_of(server, query_timeout=0.3) as client:
+        client.list_attachments(INSTANCE)
+        server.delay("get_volume")
+        assert client.get_volume(volume_id) is not None
+        assert len(server.seen("get_volume")) == 2
+        server.stop()
+
+
 @pytest.mark.parametrize("status", RETRIED)
 def test_a_reading_that_fails_is_repeated(server: CinderServer, client: CinderClient, status: int):
     volume_id = server.rules.add_volume().id
