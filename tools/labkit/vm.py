@@ -27,8 +27,8 @@ TRIAL_PASSED = "lab-trial: nested virtualisation"
 # No transparent huge pages, and no fifth level of page tables: under TCG's nested paging both cost
 # time, and the host's kernel was seen to panic with a corrupted stack while guests ran.
 KERNEL_ARGUMENTS = (
-    "transparent_hugepage=never console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 audit=0 nowatchdog "
-    "systemd.show_status=false systemd.ssh_auto=no selinux=0"
+    "transparent_hugepage=never console=ttyS0 quiet panic=-1 mitigations=off apparmor=0 audit=0 "
+    "nowatchdog systemd.show_status=false systemd.ssh_auto=no selinux=0"
 )
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=1024"}
 

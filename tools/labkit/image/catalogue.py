@@ -7,44 +7,59 @@ import os
 
 from keystoneauth1 import session
 from keystoneauth1.identity import v3
-from keystoneclient.v3 import client
 
 KEYSTONE = "http://127.0.0.1:5000/v3"
 CINDER = "http://127.0.0.1:8776/v3/%(project_id)s"
 
 
-def main() -> None:
-    """Create projects, users and roles, and Cinder's endpoints."""
-    auth = v3.Password(
-        auth_url=KEYSTONE,
-        username="admin",
-        password=os.environ["ADMIN_PASSWORD"],
-        project_name="admin",
-        user_domain_id="default",
-        project_domain_id="default",
-    )
-    keystone = client.Client(session=session.Session(auth=auth), endpoint_override=KEYSTONE)
-    roles = {role.name: role for role in keystone.roles.list()}
-    for name in ("service", "member"):
-        if name not in roles:
-            roles[name] = keystone.roles.create(name)
+class Keystone:
+    """The few calls of Keystone's API that it takes."""
 
-    def user(name: str, password: str, project: object, granted: list[str]) -> None:
-        account = keystone.users.create(
-            name, domain="default", password=password, default_project=project
+    def __init__(self, password: str) -> None:
+        auth = v3.Password(
+            auth_url=KEYSTONE,
+            username="admin",
+            password=password,
+            project_name="admin",
+            user_domain_id="default",
+            project_domain_id="default",
         )
+        self._session = session.Session(auth=auth)
+
+    def create(self, kind: str, **attributes: str) -> str:
+        """Create an object and return its id."""
+        answer = self._session.post(f"{KEYSTONE}/{kind}s", json={kind: attributes})
+        return str(answer.json()[kind]["id"])
+
+    def roles(self) -> dict[str, str]:
+        """Return the ids of the roles that bootstrapping made, by name."""
+        roles = self._session.get(f"{KEYSTONE}/roles").json()["roles"]
+        return {role["name"]: role["id"] for role in roles}
+
+    def grant(self, project: str, user: str, role: str) -> None:
+        """Give a user a role in a project."""
+        self._session.put(f"{KEYSTONE}/projects/{project}/users/{user}/roles/{role}")
+
+
+def main() -> None:
+    """Create projects, users and their roles, and Cinder's endpoints."""
+    keystone = Keystone(os.environ["ADMIN_PASSWORD"])
+    roles = keystone.roles()
+    service = keystone.create("project", name="service", domain_id="default")
+    demo = keystone.create("project", name="demo", domain_id="default")
+    for name, project, granted in (
+        ("cinder", service, ("admin", "service")),
+        ("attachd", service, ("admin", "service")),
+        ("demo", demo, ("member",)),
+    ):
+        password = os.environ[f"{name.upper()}_PASSWORD"]
+        user = keystone.create("user", name=name, domain_id="default", password=password)
         for role in granted:
-            keystone.roles.grant(roles[role], user=account, project=project)
-
-    service = keystone.projects.create("service", domain="default")
-    demo = keystone.projects.create("demo", domain="default")
-    user("cinder", os.environ["CINDER_PASSWORD"], service, ["admin", "service"])
-    user("attachd", os.environ["ATTACHD_PASSWORD"], service, ["admin", "service"])
-    user("demo", os.environ["DEMO_PASSWORD"], demo, ["member"])
-
-    volume = keystone.services.create("cinderv3", type="volumev3", description="Block storage")
+            keystone.grant(project, user, roles[role])
+    volume = keystone.create("service", name="cinderv3", type="volumev3")
     for interface in ("public", "internal", "admin"):
-        keystone.endpoints.create(volume, CINDER, interface=interface, region="RegionOne")
+        endpoint = {"interface": interface, "region_id": "RegionOne", "url": CINDER}
+        keystone.create("endpoint", service_id=volume, **endpoint)
 
 
 if __name__ == "__main__":
