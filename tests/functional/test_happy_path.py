@@ -74,7 +74,7 @@ def test_a_stopped_guest_gets_its_disk_when_it_starts(
     stopped = new_guest("--stopped")
     attached = host.attachctl("attach", stopped.name, volume, "-f", "json")
     assert attached.status == 0, attached.err
-    host.do("virsh", "start", stopped.name)
+    assert run_lab("guest", "start", stopped.name).status == 0
     worlds.assert_attached(stopped, volume, attached.json)
     host.do("virsh", "destroy", stopped.name)
     assert host.attachctl("detach", stopped.name, volume).status == 0

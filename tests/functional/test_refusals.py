@@ -46,7 +46,7 @@ def test_names_that_lead_nowhere_or_twice(
     refused("operation-not-found", 3, "operation", "show", str(uuid.uuid4()))
 
 
-@pytest.mark.parametrize("status", ["in-use", "error", "reserved", "attaching"])
+@pytest.mark.parametrize("status", ["error", "reserved", "attaching"])
 def test_a_volume_in_another_state(
     refused: Callable[..., None], cloud: Cloud, guest: Guest, volume: str, status: str
 ) -> None:
