@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import uuid
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -25,7 +26,10 @@ def host() -> Host:
     """The lab's host, up and with this tree's attachd in it."""
     result = run_lab("up", timeout=1800)
     assert result.status == 0, result.err[-4000:]
-    return Host()
+    host = Host()
+    if noise := host.run("true").err:
+        warnings.warn(f"commands in the lab begin with: {noise}", stacklevel=1)
+    return host
 
 
 @pytest.fixture(scope="session")

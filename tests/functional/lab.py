@@ -7,8 +7,11 @@ guest through virsh and from inside. attachd is only ever driven as a user would
 from __future__ import annotations
 
 import json
+import os
+import re
 import shlex
 import subprocess
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -39,11 +42,27 @@ class Result:
         """What it printed, as JSON."""
         return json.loads(self.out)
 
+    @property
+    def code(self) -> str:
+        """The code of the error that attachctl printed for people: ``code: brief``.
+
+        The shells on the way (a language that isn't installed) may print lines of their own first.
+        """
+        found = re.search(r"^([a-z]+(?:-[a-z]+)+): ", self.err, re.MULTILINE)
+        assert found, f"no code in: {self.err!r} {self.out!r}"
+        return found[1]
+
 
 def run_lab(*argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
     """Run ``tools/lab`` with these words."""
     done = subprocess.run(
-        [LAB, *argv], input=stdin, capture_output=True, text=True, timeout=timeout, check=False
+        [sys.executable, LAB, *argv],
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
     )
     return Result(done.returncode, done.stdout, done.stderr)
 
@@ -81,7 +100,7 @@ class Host:
     def attachctl_in_background(self, *argv: str) -> subprocess.Popen[str]:
         """attachctl in a shell of its own."""
         return subprocess.Popen(
-            [LAB, "ssh", "--", "attachctl", *argv],
+            [sys.executable, LAB, "ssh", "--", "attachctl", *argv],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

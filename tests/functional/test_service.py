@@ -115,7 +115,7 @@ def test_a_mistake_in_the_file_is_named_and_nothing_starts(
     result = host.run("attachd", "--config-file", "/root/bad.conf")
     host.do("rm", "/root/bad.conf")
     assert result.status == 1
-    assert result.err.startswith("config-invalid:")
+    assert result.code == "config-invalid"
     assert "/root/bad.conf" in result.err
     assert option[1] in result.err
     assert "Traceback" not in result.err

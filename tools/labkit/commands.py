@@ -1,6 +1,7 @@
 """The lab: a whole OpenStack host in one virtual machine, to try attachd on."""
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import signal
@@ -224,10 +225,12 @@ def status(lab: Lab, options: argparse.Namespace) -> int:
         "directory": str(lab.directory.root),
     }
     if options.json:
-        print(json.dumps(answer, indent=2))
+        text = json.dumps(answer, indent=2)
     else:
         lines = (f"{name:12} {'-' if value is None else value}" for name, value in answer.items())
-        print("\n".join(lines))
+        text = "\n".join(lines)
+    with contextlib.suppress(BrokenPipeError):  # of `lab status | head`
+        print(text, flush=True)
     return 0
 
 

@@ -27,7 +27,8 @@ class Ssh:
             *("-o", f"ControlPath={lab.root / 'ssh.sock'}", "-o", "LogLevel=ERROR"),
             *("-o", f"UserKnownHostsFile={image.known_hosts}", "-o", "HostKeyAlias=attachd-lab"),
             *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"),
-            *("-o", "GSSAPIAuthentication=no", "-o", f"ConnectTimeout={CONNECT_SECONDS}"),
+            *("-o", "PreferredAuthentications=publickey"),
+            *("-o", f"ConnectTimeout={CONNECT_SECONDS}"),
             *("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=12"),
         ]
 
