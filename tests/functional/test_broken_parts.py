@@ -137,22 +137,37 @@ done
 """
 
 ANOTHER_LUN = """
-backstore=$(readlink -f /sys/kernel/config/target/iscsi/$IQN/tpgt_1/lun/lun_0/*/../../.. )
-truncate -s 1G /run/other-lun.img
-targetcli /backstores/fileio create other_lun /run/other-lun.img >/dev/null
-targetcli /iscsi/$IQN/tpg1/luns delete 0 >/dev/null
-targetcli /iscsi/$IQN/tpg1/luns create /backstores/fileio/other_lun lun=1 \\
-    add_mapped_luns=false >/dev/null
+lun=$(ls -d /sys/kernel/config/target/iscsi/$IQN/tpgt_1/lun/lun_0)
+store=$(find $lun -maxdepth 1 -type l -exec readlink -f {} \\;)
 for acl in /sys/kernel/config/target/iscsi/$IQN/tpgt_1/acls/*; do
-    targetcli /iscsi/$IQN/tpg1/acls/${acl##*/} create mapped_lun=1 tpg_lun_or_backstore=1 >/dev/null
+    rm $acl/lun_0/$(ls -F $acl/lun_0 | sed -n 's/@$//p')
+    rmdir $acl/lun_0
+done
+rm $(find $lun -maxdepth 1 -type l)
+rmdir $lun
+mkdir ${lun%0}1
+ln -s $store ${lun%0}1/store
+for acl in /sys/kernel/config/target/iscsi/$IQN/tpgt_1/acls/*; do
+    mkdir $acl/lun_1
+    ln -s ${lun%0}1 $acl/lun_1/mapped
 done
 """
+"""The target offers its disk as LUN 1, where Cinder says LUN 0."""
 
 
 def test_the_chap_secret_was_changed_behind_cinders_back(
     host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
 ) -> None:
     with faults.after_each_export(host, CHANGE_CHAP):
+        result = attach(volume)
+    assert (result.status, code_of(result)) == (1, "connect-failed")
+    worlds.assert_nothing_left(volume, guest)
+
+
+def test_the_target_has_another_lun_than_asked_for(
+    host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
+) -> None:
+    with faults.after_each_export(host, ANOTHER_LUN):
         result = attach(volume)
     assert (result.status, code_of(result)) == (1, "connect-failed")
     worlds.assert_nothing_left(volume, guest)

@@ -9,8 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import IO
 
+from labkit import vm
 from labkit.image import Image
-from labkit.progress import LabError
+from labkit.progress import LabError, tail
 from labkit.state import LabDir
 
 CONNECT_SECONDS = 20
@@ -21,6 +22,7 @@ class Ssh:
     """Runs commands as root in the lab's host. A login takes seconds there, so it is shared."""
 
     def __init__(self, lab: LabDir, image: Image, port: int) -> None:
+        self._lab = lab
         self._lock = lab.root / "ssh.lock"
         self._options = [
             *("-F", "none", "-p", str(port), "-l", "root", "-i", str(image.identity)),
@@ -33,7 +35,10 @@ class Ssh:
         ]
 
     def connect(self, deadline: float) -> None:
-        """Open the shared connection unless it is there; retry until the deadline."""
+        """Open the shared connection unless it is there; retry until the deadline.
+
+        Who waits for a machine that has died meanwhile is told so at once.
+        """
         with self._lock.open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             while not self._connected():
@@ -41,6 +46,8 @@ class Ssh:
                 opened = self._control("-o", "ControlMaster=yes", "-o", "ControlPersist=yes", "-fN")
                 if opened.returncode == 0:
                     return
+                if not vm.processes(self._lab):
+                    raise LabError(f"QEMU ended\n{tail(self._lab.logs / 'qemu.log')}")
                 if time.monotonic() > deadline:
                     raise LabError(f"the lab's host doesn't answer: {opened.stderr.strip()}")
                 time.sleep(RETRY_SECONDS)
