@@ -24,9 +24,10 @@ class Ssh:
     def __init__(self, lab: LabDir, image: Image, port: int) -> None:
         self._lab = lab
         self._lock = lab.root / "ssh.lock"
+        self._socket = lab.root / "ssh.sock"
         self._options = [
             *("-F", "none", "-p", str(port), "-l", "root", "-i", str(image.identity)),
-            *("-o", f"ControlPath={lab.root / 'ssh.sock'}", "-o", "LogLevel=ERROR"),
+            *("-o", f"ControlPath={self._socket}", "-o", "LogLevel=ERROR"),
             *("-o", f"UserKnownHostsFile={image.known_hosts}", "-o", "HostKeyAlias=attachd-lab"),
             *("-o", "StrictHostKeyChecking=yes", "-o", "BatchMode=yes"),
             *("-o", "PreferredAuthentications=publickey"),
@@ -53,8 +54,13 @@ class Ssh:
                 time.sleep(RETRY_SECONDS)
 
     def disconnect(self) -> None:
-        """Close the shared connection, and end the process that holds it."""
+        """Close the shared connection, and end the process that holds it.
+
+        If that was killed, its socket is still there: it would keep a new one from its place, and
+        every command would begin with a complaint.
+        """
         self._control("-O", "exit")
+        self._socket.unlink(missing_ok=True)
 
     def call(
         self,
