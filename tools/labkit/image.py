@@ -5,7 +5,7 @@ import hashlib
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from labkit import outer
@@ -17,7 +17,6 @@ ROOT_SIZE = "8G"
 TEST_REQUIREMENTS = ("pytest>=8.4", "pytest-timeout>=2.4", "hypothesis>=6.140")
 FROM_DEBIAN = "libvirt-python"
 """It has no wheels, so the image takes Debian's build of it."""
-EMULATOR = ("qemu-system-x86", "qemu-utils")
 KEPT_BUILDS = 2
 SOURCES = Path(__file__).resolve().parent / "image"
 NAMESPACES = ("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child")
@@ -53,8 +52,7 @@ class Image:
     def program(self, name: str) -> Argv:
         """Return how to run the image's qemu-img or qemu-system-x86_64 on the outer machine.
 
-        So one known QEMU runs the lab everywhere. It is newer than Debian's own: 7.2 and 10.0
-        emulate nested virtualisation so badly that the host's kernel panics as guests start.
+        So the same QEMU runs the lab everywhere, whatever distribution is there.
         """
         qemu = self.path / "qemu"
         return [qemu / "lib" / "loader", "--library-path", qemu / "lib", qemu / name]
@@ -151,11 +149,9 @@ def _build(lab: LabDir, tree: Path, image: Image) -> None:
     run_logged([*keygen, "-f", result / "id_ed25519"], log)
     shutil.copy(result / "id_ed25519.pub", payload / "authorized_key")
     base = _base(lab, log)
-    emulator = _emulator(lab, log)
     with step("unpacking Debian"):
         root.mkdir()
         run_logged(outer.privileged(["tar", "-C", root, "--numeric-owner", "-xf", base]), log)
-        run_logged(["tar", "-C", result, "--no-same-owner", "-xf", emulator], log)
     _download_wheels(tree, root, payload, log)
     with step("configuring OpenStack in it"):
         assemble: Argv = [*NAMESPACES, "bash", payload / "assemble.sh", root, payload]
@@ -203,47 +199,19 @@ def _base(lab: LabDir, log: Path) -> Path:
     """Return the archive of the bare packages; it outlives changes of the configuration."""
     packages = (SOURCES / "packages.txt").read_text().split()
     key = digest([SUITE.encode(), *(name.encode() for name in packages)])
-    base = lab.bases / f"host-{key}.tar"
-    if not base.exists():
-        with step("installing Debian and OpenStack's packages"):
-            _bootstrap(lab, packages, ["--format=tar", SUITE, f"{base}.partial"], base, log)
-    return base
-
-
-def _emulator(lab: LabDir, log: Path) -> Path:
-    """Return the archive of the QEMU that runs the lab: the one of Debian's backports."""
-    collect = SOURCES / "emulator.sh"
-    key = digest([SUITE.encode(), *(word.encode() for word in EMULATOR), collect.read_bytes()])
-    archive = lab.bases / f"emulator-{key}.tar"
-    backports = f"{SUITE}-backports"
-    add_suite = rf"s/^\(.*\) {SUITE} main$/&\n\1 {backports} main/"
-    options: Argv = [
-        f"--setup-hook=sed -i '{add_suite}' \"$1\"/etc/apt/sources.list",
-        f'--aptopt=APT::Default-Release "{backports}"',
-        f"--customize-hook=upload {collect} /emulator.sh",
-        '--customize-hook=chroot "$1" sh /emulator.sh',
-        f"--customize-hook=tar-out /qemu {archive}.partial",
-        *("--format=null", SUITE, "-"),
-    ]
-    if not archive.exists():
-        with step("fetching the lab's QEMU"):
-            _bootstrap(lab, EMULATOR, options, archive, log)
-    return archive
-
-
-def _bootstrap(
-    lab: LabDir, packages: Sequence[str], options: Argv, archive: Path, log: Path
-) -> None:
-    """Let mmdebstrap make an archive, in the place of older ones of its kind."""
-    partial = archive.with_suffix(".tar.partial")
-    command: Argv = [
+    base = lab.bases / f"{key}.tar"
+    if base.exists():
+        return base
+    partial = lab.work / "base.tar"
+    bootstrap: Argv = [
         *("env", f"TMPDIR={lab.work}", "unshare", "--mount", "--pid", "--fork", "--kill-child"),
         *("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}"),
         *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")),
-        *("--dpkgopt=force-unsafe-io", *options),
+        *("--dpkgopt=force-unsafe-io", SUITE, partial),
     ]
-    run_logged(outer.privileged(command), log)
-    kind, _, _ = archive.name.partition("-")
-    for old in lab.bases.glob(f"{kind}-*.tar"):
+    with step("installing Debian and OpenStack's packages"):
+        run_logged(outer.privileged(bootstrap), log)
+    for old in lab.bases.iterdir():
         remove_tree(old)
-    partial.rename(archive)
+    partial.rename(base)
+    return base

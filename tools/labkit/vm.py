@@ -30,8 +30,7 @@ KERNEL_ARGUMENTS = (
     "nowatchdog systemd.show_status=false systemd.ssh_auto=no selinux=0"
 )
 ACCELERATORS = {"kvm": "kvm", "tcg": "tcg,thread=multi,tb-size=1024"}
-# TCG's `max` is no good for nested guests: one start in ten ended with a triple fault, of the guest
-# or of the host (tried with QEMU 7.2, 10.0 and 11.1). With few features, none did.
+# What TCG emulates, less what costs guests of guests time or is new there.
 PROCESSORS = {
     "kvm": "max",
     "tcg": "qemu64,+svm,+npt,+x2apic,+rdtscp,+lahf_lm,+ssse3,+sse4.1,+sse4.2,+popcnt,+cx16",

@@ -61,7 +61,7 @@ my_ip = 127.0.0.1
 transport_url = rabbit://guest:guest@127.0.0.1:5672/
 enabled_backends = lvm
 report_interval = 5
-rpc_response_timeout = 180
+rpc_response_timeout = 30
 quota_volumes = -1
 quota_snapshots = -1
 quota_gigabytes = -1
@@ -178,6 +178,18 @@ make_kernels() {
     rm /boot/initrd.img-* /boot/vmlinuz-*
 }
 
+make_qemu() { # for the outer machine: this very QEMU runs the lab, whatever distribution is there
+    local tree=$out/qemu name
+    mkdir -p "$tree/lib" "$tree/share"
+    for name in qemu-system-x86_64 qemu-img; do
+        cp "/usr/bin/$name" "$tree/"
+        ldd "/usr/bin/$name" | awk '$2 == "=>" {print $3}' | xargs cp -L -n -t "$tree/lib"
+    done
+    cp -L /lib64/ld-linux-x86-64.so.2 "$tree/lib/loader"
+    cp -L /usr/share/seabios/bios-256k.bin /usr/share/qemu/*vapic.bin \
+        /usr/share/qemu/linuxboot*.bin /usr/share/qemu/pvh.bin "$tree/share/"
+}
+
 make_attachd() { # its Python, complete but for its own wheel; and its configuration
     local packages=/usr/lib/python3/dist-packages site
     python3 -m venv /opt/attachd
@@ -256,8 +268,9 @@ set_up_access
 choose_services
 say "attachd's Python"
 make_attachd
-say "kernels"
+say "kernels, QEMU"
 make_kernels
+make_qemu
 say "configuration and databases"
 write_keystone_conf
 write_cinder_conf
