@@ -25,14 +25,14 @@ def main() -> int:
         # before they are there.
         from attachd.daemon import assemble  # noqa: PLC0415
 
-        daemon = assemble(config, os.environ)
+        status = assemble(config, os.environ).run()
     except AttachdError as exc:
         problem = exc.problem
         lines = (str(problem), problem.details, problem.resolution)
         print("\n".join(line for line in lines if line), file=sys.stderr)  # noqa: T201
-        return _FAILED
-    status = daemon.run()
+        status = _FAILED
     logging.shutdown()
+    sys.stderr.flush()
     # Threads of operations that outlive the stop are journalled, and must not hold it up.
     os._exit(status)
 

@@ -70,14 +70,15 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
         self._guests.start()
-        self._engine.start()
-        self._server.start()
-        self._notifier.ready()
-        LOG.info("attachd is ready")
-        status = self._watch()
-        self._notifier.stopping()
-        self._stop()
-        return status
+        try:
+            self._engine.start()
+            self._server.start()
+            self._notifier.ready()
+            LOG.info("attachd is ready")
+            return self._watch()
+        finally:
+            self._notifier.stopping()
+            self._stop()
 
     def _ask_to_stop(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self._asked_to_stop.set()

@@ -94,7 +94,7 @@ class Connection:
     """Cinder's connection_info, normalised: always in the plural.
 
     os-brick consults stale discovery records when it gets the singular form, and has been seen to
-    disconnect another volume's device (facts: hazard 1).
+    disconnect another volume's device.
     """
 
     protocol: str

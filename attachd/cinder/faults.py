@@ -181,9 +181,11 @@ def refused(response: requests.Response) -> Refused:
         Code.CINDER_REFUSED,
         f"Cinder refuses the request with status {response.status_code}.",
         details=details_of(response),
-        resolution=_RESOLUTIONS.get(response.status_code, ""),
+        resolution=_RESOLUTIONS.get(response.status_code, _LOOK_AT_CINDER),
     )
 
+
+_LOOK_AT_CINDER = "Cinder's log says more: look there for the request id of this operation."
 
 _RESOLUTIONS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "Check that Cinder validates tokens with the Keystone that "

@@ -46,17 +46,18 @@ def load_auth(config: Any, group: str) -> BaseAuthPlugin:  # noqa: ANN401  (oslo
     try:
         auth = loading.load_auth_from_conf_options(config, group)
     except ks_exceptions.AuthPluginException as exc:
-        raise _invalid(group, faults.safe_text(str(exc))) from exc
+        raise _invalid(config, group, faults.safe_text(str(exc))) from exc
     if auth is None:
-        raise _invalid(group, "auth_type is not set")
+        raise _invalid(config, group, "auth_type is not set")
     return auth
 
 
-def _invalid(group: str, details: str) -> AttachdError:
+def _invalid(config: Any, group: str, problem: str) -> AttachdError:  # noqa: ANN401
+    files = ", ".join(config.config_file or ["no file"])
     return AttachdError(
         Code.CONFIG_INVALID,
         f"The credentials in [{group}] can't be used.",
-        details=details,
+        details=f"[{group}] in {files}: {problem}",
         resolution=f"Set auth_type, auth_url, username, password, project_name and the domains in "
         f"[{group}] of attachd.conf.",
         touched=False,

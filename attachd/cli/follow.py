@@ -54,6 +54,19 @@ class StillRunning(Failure):
         )
 
 
+class Unanswered(Failure):
+    """The caller's deadline came before the daemon said which operation it began."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            Code.STILL_RUNNING,
+            "The request was sent, and not answered in time.",
+            status=Exit.STILL_RUNNING,
+            details="The operation may be running without being watched.",
+            resolution="See whether it does: attachctl operation list --open",
+        )
+
+
 def submit(send: Callable[[float], Reply], *, deadline: Deadline) -> Operation:
     """The operation that a request started.
 
@@ -65,6 +78,8 @@ def submit(send: Callable[[float], Reply], *, deadline: Deadline) -> Operation:
             return send(max(1.0, deadline.left(ANSWER_SECONDS))).document
         except Failure as failure:
             began = isinstance(failure, DaemonGone) and (failure.sent or lost.since)
+            if began and deadline.over:
+                raise Unanswered from failure
             if deadline.over or not (began or failure.code == Code.SHUTTING_DOWN):
                 raise
             lost.bear(failure)

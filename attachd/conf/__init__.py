@@ -7,7 +7,7 @@ hands them to constructors, so no room behind it knows of oslo.config.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
@@ -31,7 +31,7 @@ def new_config() -> cfg.ConfigOpts:
     return config
 
 
-def load(arguments: Sequence[str], *, files: Iterable[Path] | None = None) -> cfg.ConfigOpts:
+def load(arguments: Sequence[str], *, files: Sequence[Path] | None = None) -> cfg.ConfigOpts:
     """Read the configuration; raise config-invalid naming the file, the group and the option."""
     config = new_config()
     set_defaults()
@@ -52,6 +52,11 @@ def load(arguments: Sequence[str], *, files: Iterable[Path] | None = None) -> cf
         raise _invalid(str(exc), resolution="Make the file readable for root.") from exc
     except (cfg.ParseError, cfg.ConfigFileParseError) as exc:
         raise _invalid(str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        named = files or _default_files()
+        raise _invalid(
+            f"{', '.join(map(str, named))}: {exc}", resolution="Write the file in UTF-8."
+        ) from exc
     return config
 
 
@@ -67,7 +72,7 @@ def _read_every_value(config: cfg.ConfigOpts) -> None:
         for opt in module.OPTS:
             try:
                 values[opt.dest]
-            except (cfg.ConfigFileValueError, ValueError) as exc:
+            except (cfg.Error, ValueError) as exc:  # also a $name that stands for nothing
                 raise _invalid(
                     f"[{module.GROUP}] {opt.name} in {_files(config)}: {exc}",
                     resolution=f"Set it to a value as described: {opt.help}",

@@ -7,7 +7,7 @@ import threading
 import time
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -17,7 +17,7 @@ from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
 from attachd.engine.runner import Rest, Runner
 from attachd.engine.views import Event, OperationView
-from attachd.errors import AttachdError, Code, Refused
+from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.model import (
@@ -35,6 +35,8 @@ from attachd.operations.steps import GuestName, Operation, VolumeName
 from attachd.trace import collecting
 
 LOG = logging.getLogger(__name__)
+
+_THE_JOURNALS_OWN = frozenset({Code.JOURNAL_UNAVAILABLE, Code.JOURNAL_FULL})
 
 
 class Engine:
@@ -78,7 +80,7 @@ class Engine:
         self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
         self._guests.on_reachable(self._try_at_once)
         for row in self._journal.operations(open_only=True):
-            self._launch(row)
+            self._launch(row.operation_id)
         self._resumer.start()
 
     def stop(self, timeout: float) -> bool:
@@ -89,10 +91,10 @@ class Engine:
         self._stopping.set()
         self._wake.set()
         deadline = time.monotonic() + timeout
-        if self._resumer.ident is not None:
-            self._resumer.join()
         with self._lock:
             threads = list(self._threads.values())
+        if self._resumer.ident is not None:
+            threads.append(self._resumer)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         return not any(thread.is_alive() for thread in threads)
@@ -111,7 +113,8 @@ class Engine:
                 resolution="Ask again when it has started.",
             )
         row = self._journal.accept(str(uuid.uuid4()), request)
-        self._launch(row)
+        if row.state is OperationState.ACCEPTED:  # no repetition of a request that rests
+            self._launch(row.operation_id)
         return self.operation(row.operation_id)
 
     # --- views ------------------------------------------------------------------------------
@@ -126,9 +129,18 @@ class Engine:
         return tuple(self.operation(row.operation_id) for row in rows)
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
-        """Live attachments, of one guest (name or id) or of all."""
+        """Live attachments, of one guest (name or id) or of all.
+
+        Raises guest-not-found where neither the journal nor libvirt knows the guest, and
+        libvirt-unavailable where the journal doesn't and libvirt can't be asked.
+        """
         records = self._journal.live_attachments()
-        return tuple(r for r in records if guest in (None, r.guest_id, r.guest_name))
+        if guest is None:
+            return records
+        if own := tuple(r for r in records if guest in (r.guest_id, r.guest_name)):
+            return own
+        guest_id = self._guests.find(guest).guest_id  # renamed, or its id written differently
+        return tuple(r for r in records if r.guest_id == guest_id)
 
     def attachment(self, attachment_id: str) -> AttachmentRecord:
         """One attachment, by Cinder's id or attachd's own. Raises attachment-not-found."""
@@ -160,16 +172,22 @@ class Engine:
 
     # --- workers ----------------------------------------------------------------------------
 
-    def _launch(self, row: OperationRow) -> None:
-        """Drive an operation in a thread, unless one does already or it rests for good."""
+    def _launch(self, operation_id: str) -> None:
+        """Drive an operation in a thread, unless one does already or it rests for good.
+
+        Whether it does is read under the lock: who asks may have looked before it came to its end.
+        """
         with self._lock:
-            if row.operation_id in self._threads or not row.state.open:
+            if operation_id in self._threads or self._stopping.is_set():
+                return
+            row = self._journal.operation(operation_id)
+            if not row.state.open:
                 return
             thread = threading.Thread(
-                target=self._drive, args=(row,), name=f"operation-{row.operation_id}", daemon=True
+                target=self._drive, args=(row,), name=f"operation-{operation_id}", daemon=True
             )
-            self._threads[row.operation_id] = thread
-        thread.start()
+            thread.start()
+            self._threads[operation_id] = thread
 
     def _drive(self, row: OperationRow) -> None:
         try:
@@ -183,12 +201,31 @@ class Engine:
                 calls=calls,
             )
             LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
-        except Exception:  # the journal's own error, above all: nothing may be done without it
-            LOG.exception("%s: left as it stands, to be resumed", row.operation_id)
+        except _Stopping:
+            LOG.info("%s: begins at the next start", row.operation_id)
+        except Exception as exc:
+            LOG.exception("%s: left as it stands", row.operation_id)
+            self._rest_by_mistake(row.operation_id, exc)
         finally:
             with self._lock:
                 self._threads.pop(row.operation_id, None)
             self._progress.news()
+
+    def _rest_by_mistake(self, operation_id: str, exc: Exception) -> None:
+        """What only the journal kept from its end is resumed; another mistake would come again."""
+        if isinstance(exc, AttachdError) and exc.code in _THE_JOURNALS_OWN:
+            return
+        problem = Problem(
+            code=Code.INTERNAL_ERROR,
+            brief="attachd made a mistake.",
+            details=type(exc).__name__,
+            resolution="See attachd's log (journalctl -u attachd) and report it. What the "
+            "operation has done so far is in: attachctl operation show",
+        )
+        with suppress(AttachdError):
+            self._journal.rest(
+                operation_id, OperationState.NEEDS_ATTENTION, problem=problem, waiting_for=None
+            )
 
     def _run(self, row: OperationRow) -> Rest:
         with ExitStack() as held:
@@ -214,7 +251,12 @@ class Engine:
         try:
             self._claim(row.operation_id, held, guest, volume)
         except AttachdError as exc:
-            return Rest(state=OperationState.NEEDS_ATTENTION, problem=exc.problem)
+            LOG.info("%s: not its turn yet: %s", row.operation_id, exc)
+            return Rest(
+                state=OperationState.NEEDS_ATTENTION,
+                problem=row.problem or exc.problem,
+                waiting_for=row.waiting_for or World.JOURNAL,
+            )
         return None
 
     def _claim(
@@ -223,6 +265,8 @@ class Engine:
         waited = self._claims.take(operation_id, guest, volume, held)
         self._places.acquire()
         held.callback(self._places.release)
+        if self._stopping.is_set():
+            raise _Stopping
         return waited
 
     def _operation_of(self, row: OperationRow, held: ExitStack) -> Operation:
@@ -252,14 +296,20 @@ class Engine:
             try:
                 self._resume_what_waits()
             except AttachdError as exc:
-                LOG.warning("Open operations can't be read now: %s", exc)
+                LOG.warning("What waits can't be resumed now: %s", exc)
+            except Exception:  # without this thread nothing would ever be resumed
+                LOG.exception("What waits can't be resumed now")
 
     def _resume_what_waits(self) -> None:
         """What waits for a world is tried again: it looks first, and rests again if it can't."""
-        for row in self._journal.operations(open_only=True):
+        rows = self._journal.operations(open_only=True)
+        for row in rows:
             waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
-            if (waits and self._patience.is_over(row.operation_id)) or self._was_let_go_late(row):
-                self._launch(row)
+            if waits and self._patience.is_over(row.operation_id):
+                self._launch(row.operation_id)
+        for row in rows:
+            if self._was_let_go_late(row):
+                self._launch(row.operation_id)
         self._finish_late_unplugs()
 
     def _try_at_once(self) -> None:
@@ -282,13 +332,22 @@ class Engine:
         for record in self._journal.live_attachments():
             if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
                 continue
-            if self._let_go(record):
+            if self._let_go(record) and self._patience.is_over(record.record_id):
                 LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
                 self.submit(_detach_of(record))
 
     def _let_go(self, record: AttachmentRecord) -> bool:
-        guest = self._guests.get(record.guest_id)
-        return guest is not None and not proofs.guest_holds(guest, record.volume_id)
+        """Libvirt's own answer; where it gives none, the disk counts as held."""
+        try:
+            guest = self._guests.get(record.guest_id)
+        except AttachdError as exc:
+            LOG.debug("Guest %s can't be looked at now: %s", record.guest_name, exc)
+            return False
+        return guest is None or not proofs.guest_holds(guest, record.volume_id)
+
+
+class _Stopping(BaseException):
+    """attachd stops, and the operation has touched nothing in this run: no error of a step."""
 
 
 def _detach_of(record: AttachmentRecord) -> Request:

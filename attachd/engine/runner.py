@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from attachd.errors import AttachdError, Code, Problem, World
 from attachd.journal.journal import Journal
-from attachd.model import AttachmentState, OperationState
+from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations.steps import Operation, Step
 from attachd.saga.history import Entry, Happening
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
@@ -143,6 +143,8 @@ class Runner:
         problem = self._last_error.problem if self._last_error else _INTERRUPTED
         first = self._first_problem
         lines = [problem.details, f"It stopped there: {reason}."]
+        if self._operation.record is not None:
+            lines.append(f"What may be left: {', '.join(_remains(self._operation.record))}.")
         if first is not None and first != problem:
             lines.append(f"It went wrong first with {first}")
         if waiting_for is not None:
@@ -196,6 +198,20 @@ _WORLD_NAMES = {
     World.GUEST: "libvirt",
     World.JOURNAL: "the journal",
 }
+
+
+def _remains(record: AttachmentRecord) -> list[str]:
+    """What each world may still hold of an attachment, for whoever has to look."""
+    remains = [f"disk {record.device} of guest {record.guest_name}"]
+    if record.host_path is not None:
+        remains.append(f"device {record.host_path}")
+    if record.connection is not None:
+        remains += [
+            f"session to {target.iqn} at {target.portal}" for target in record.connection.targets
+        ]
+    if record.attachment_id is not None:
+        remains.append(f"Cinder's attachment {record.attachment_id}")
+    return [*remains, f"volume {record.volume_id}"]
 
 
 def _unexpected(step: Step, exc: Exception) -> AttachdError:

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 
 from attachd.errors import AttachdError, Code, Unreachable, World
 
+_LOOK_AT_LIBVIRT = (
+    "The logs of the libvirt daemon and of the guest (/var/log/libvirt/qemu) say more."
+)
+
 
 def unavailable(details: str, *, touched: bool) -> Unreachable:
     """libvirt could not be asked."""
@@ -20,7 +24,9 @@ def unavailable(details: str, *, touched: bool) -> Unreachable:
     )
 
 
-def refused(brief: str, details: object, *, touched: bool, resolution: str = "") -> AttachdError:
+def refused(
+    brief: str, details: object, *, touched: bool, resolution: str = _LOOK_AT_LIBVIRT
+) -> AttachdError:
     """libvirt, or the guest, answered no."""
     return AttachdError(
         Code.GUEST_REFUSED,

@@ -79,7 +79,11 @@ class Plugging:
         reading = self._domains.read(guest_id)
         if reading is None:
             raise AttachdError(
-                Code.GUEST_NOT_FOUND, "There is no such guest.", details=guest_id, touched=False
+                Code.GUEST_NOT_FOUND,
+                "There is no such guest.",
+                details=guest_id,
+                resolution="virsh list --all shows the guests of this host.",
+                touched=False,
             )
         return reading
 

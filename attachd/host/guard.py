@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 import tenacity
 from oslo_concurrency import lockutils
 
-from attachd.errors import AttachdError, Code
+from attachd.errors import AttachdError, Code, World
 from attachd.host import brick
 
 _PREFIX = "os-brick-"
@@ -65,4 +65,5 @@ def _take(held: ExitStack, name: str, *, timeout: float) -> None:
             details=f"The lock {_PREFIX}{name} was not free within {timeout:g} s.",
             resolution="Try again when the backend's other operations are through.",
             touched=False,
+            world=World.HOST,
         ) from exc

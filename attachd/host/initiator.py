@@ -11,6 +11,7 @@ Nothing connects to the socket here: that alone would start iscsid.
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +22,7 @@ UNIX_SOCKETS = Path("/proc/net/unix")
 INITIATOR_NAME = Path("/etc/iscsi/initiatorname.iscsi")
 SERVICE, SOCKET_UNIT = "iscsid.service", "iscsid.socket"
 _ACCEPTS = 0x10000
+_COLUMNS = 8
 _SYSTEMCTL_SECONDS = 30
 
 
@@ -99,10 +101,13 @@ def _units() -> dict[str, Unit]:
 
 def _listening(unix_sockets: Path) -> bool:
     """Does anybody listen on iscsid's socket? Columns: ... flags(3) ... path(7)."""
-    for line in unix_sockets.read_text().splitlines()[1:]:
+    # Anybody may give an abstract socket any bytes for its name, ends of lines among them.
+    for line in unix_sockets.read_bytes().split(b"\n"):
         columns = line.split()
-        if columns[-1] == SOCKET and int(columns[3], 16) & _ACCEPTS:
-            return True
+        if len(columns) == _COLUMNS and columns[-1] == SOCKET.encode():
+            with suppress(ValueError):
+                if int(columns[3], 16) & _ACCEPTS:
+                    return True
     return False
 
 

@@ -144,7 +144,8 @@ def _account(user: str) -> pwd.struct_passwd:
         raise AttachdError(
             Code.CONFIG_INVALID,
             f"There is no user {user}.",
-            resolution="Create it (systemd-sysusers), or set [DEFAULT] user.",
+            details="[DEFAULT] user in attachd.conf",
+            resolution="Create it (systemd-sysusers), or name another there.",
             touched=False,
         ) from exc
 

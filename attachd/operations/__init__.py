@@ -1,4 +1,4 @@
-"""What attachd does, one file an operation; each reads like DESIGN.md's table, top to bottom.
+"""What attachd does, one file an operation; each reads like a table of steps, top to bottom.
 
 An operation owns its steps and what it knows (its record); it drives the worlds through the ports
 and journals nothing itself: the engine does, before and after each step. Each ``do`` asks what

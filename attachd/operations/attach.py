@@ -1,4 +1,4 @@
-"""Attach, new style: DESIGN.md's table, top to bottom."""
+"""Attach, new style: its table of steps, top to bottom."""
 
 from __future__ import annotations
 
@@ -330,5 +330,6 @@ def _connection_of(attachment: CinderAttachment) -> Connection:
         raise AttachdError(
             Code.VOLUME_ENCRYPTED,
             f"Volume {attachment.volume_id} is encrypted, which attachd can't attach.",
+            resolution="Use a volume of a type without encryption.",
         )
     return attachment.connection

@@ -1,7 +1,8 @@
-"""Detach, new style: DESIGN.md's order, top to bottom. Once the guest let go, only forward."""
+"""Detach, new style: its table of steps, top to bottom. Once the guest let go, only forward."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, Refused, World
@@ -53,6 +54,7 @@ class Detach:
         self._host = host
         self._guests = guests
         self._records = records
+        self._was_pending = True  # who resumes can't know
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -73,7 +75,7 @@ class Detach:
     def _precheck(self) -> None:
         if self.record is not None:
             return  # resumed
-        record = self._asked_for() or self._named_by_the_worlds()
+        record = self._asked_for()
         self._claim(
             GuestName(guest_id=record.guest_id, name=record.guest_name),
             VolumeName(volume_id=record.volume_id, name=record.volume_name),
@@ -85,32 +87,32 @@ class Detach:
         self._guests.check()
         self.record = current[0]
 
-    def _asked_for(self) -> AttachmentRecord | None:
-        """The record that the request's words name, so that a guest that is gone can be named."""
-        guest, volume = self._request.guest, self._request.volume
-        found = [
-            record
-            for record in self._records.live_attachments()
-            if guest in (record.guest_id, record.guest_name)
-            and volume in (record.volume_id, record.volume_name)
-        ]
+    def _asked_for(self) -> AttachmentRecord:
+        """The record that the request names: by ids, or by what its names mean to the worlds now.
+
+        The journal's own names may be of old: the guest may have been renamed, and another have its
+        name. They count only for a guest or volume that is gone.
+        """
+        records = self._records.live_attachments()
+        guests = {record.guest_id: record.guest_name for record in records}
+        volumes = {record.volume_id: record.volume_name for record in records}
+        guest_ids = _meant(
+            self._request.guest, guests, lambda name: self._guests.find(name).guest_id
+        )
+        volume_ids = _meant(
+            self._request.volume, volumes, lambda name: self._cinder.find_volume(name).volume_id
+        )
+        found = [r for r in records if r.guest_id in guest_ids and r.volume_id in volume_ids]
         if len(found) > 1:
             raise Refused(
                 Code.VOLUME_AMBIGUOUS,
-                f"Guest {guest} has several volumes named {volume}.",
+                f"Guest {self._request.guest} has several volumes {self._request.volume}.",
                 details=", ".join(record.volume_id for record in found),
-                resolution="Name the volume by its id.",
+                resolution="Name the guest and the volume by their ids.",
             )
-        return found[0] if found else None
-
-    def _named_by_the_worlds(self) -> AttachmentRecord:
-        """Names may have changed since: libvirt and Cinder say which guest and volume they mean."""
-        guest = self._guests.find(self._request.guest)
-        volume = self._cinder.find_volume(self._request.volume)
-        for record in self._records.live_attachments():
-            if (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id):
-                return record
-        raise self._not_attached()
+        if not found:
+            raise self._not_attached()
+        return found[0]
 
     def _not_attached(self) -> Refused:
         return Refused(
@@ -122,14 +124,23 @@ class Detach:
     # --- 1 begin: the volume becomes detaching ----------------------------------------------
 
     def _begin(self) -> None:
+        """From here on the guest may have been asked to let go, and that can't be withdrawn.
+
+        It is remembered before it is asked: the answer, or attachd itself, may get lost.
+        """
+        record = self._known
+        self._was_pending = record.unplug_pending
         try:
-            self._cinder.begin_detaching(self._known.volume_id)
+            self._cinder.begin_detaching(record.volume_id)
         except AttachdError as exc:
             # Whatever the volume's status is: a guest that let go already only leaves forward.
             if exc.code is not Code.CINDER_REFUSED or exc.touched or self._guest_holds():
                 raise
         self.record = replace(
-            self._known, state=AttachmentState.DETACHING, operation_id=self._operation_id
+            record,
+            state=AttachmentState.DETACHING,
+            operation_id=self._operation_id,
+            unplug_pending=True,
         )
 
     def _roll_back(self) -> None:
@@ -143,8 +154,10 @@ class Detach:
         try:
             self._guests.unplug(self._known.guest_id, self._known.volume_id)
         except AttachdError as exc:
-            if exc.code is Code.UNPLUG_TIMEOUT:
-                self.record = replace(self._known, unplug_pending=True)
+            if exc.code is Code.GUEST_REFUSED and not exc.touched:  # nothing is pending, it says
+                self.record = replace(self._known, unplug_pending=False)
+            elif exc.code is not Code.UNPLUG_TIMEOUT and not exc.touched:  # it was never asked
+                self.record = replace(self._known, unplug_pending=self._was_pending)
             raise
         self.record = replace(self._known, unplug_pending=False)
 
@@ -196,3 +209,22 @@ class Detach:
         if self.record is None:
             raise AssertionError("this step comes after precheck")
         return self.record
+
+
+def _meant(reference: str, journalled: dict[str, str], find: Callable[[str], str]) -> set[str]:
+    """The ids that a reference may mean. ``journalled``: names by id; ``find`` asks the world.
+
+    Several only where the world has none of that name any more.
+    """
+    if reference in journalled:
+        return {reference}
+    try:
+        return {find(reference)}
+    except Refused as exc:
+        ids = {known for known, name in journalled.items() if name == reference}
+        if exc.code not in _GONE or not ids:
+            raise
+        return ids
+
+
+_GONE = frozenset({Code.GUEST_NOT_FOUND, Code.VOLUME_NOT_FOUND})

@@ -55,8 +55,10 @@ class Entry:
 class Standing(StrEnum):
     """Where a step stands."""
 
-    PENDING = "pending"  # to be done (anew, after a resumption: each step asks first)
+    PENDING = "pending"  # to be done, and never had an effect that could be left
+    AGAIN = "again"  # to be done anew, after a resumption: what it did before may be there
     OPEN = "open"  # begun; whether it took effect isn't known
+    REOPENED = "reopened"  # begun anew; even if this time nothing was touched, something may be
     DONE = "done"  # took effect
     UNTOUCHED = "untouched"  # failed without any effect
     FAILED = "failed"  # failed, or its outcome was lost: to be undone
@@ -69,26 +71,35 @@ TRANSITIONS: dict[tuple[Standing, Happening], Standing] = {
     (Standing.PENDING, Happening.DO_INTENT): Standing.OPEN,
     (Standing.PENDING, Happening.RESUME_FORWARD): Standing.PENDING,
     (Standing.PENDING, Happening.RESUME_BACK): Standing.PENDING,
+    (Standing.AGAIN, Happening.DO_INTENT): Standing.REOPENED,
+    (Standing.AGAIN, Happening.UNDO_INTENT): Standing.UNDOING,
+    (Standing.AGAIN, Happening.RESUME_FORWARD): Standing.AGAIN,
+    (Standing.AGAIN, Happening.RESUME_BACK): Standing.FAILED,
     (Standing.OPEN, Happening.DO_DONE): Standing.DONE,
     (Standing.OPEN, Happening.DO_UNTOUCHED): Standing.UNTOUCHED,
     (Standing.OPEN, Happening.DO_FAILED): Standing.FAILED,
-    (Standing.OPEN, Happening.RESUME_FORWARD): Standing.PENDING,
+    (Standing.OPEN, Happening.RESUME_FORWARD): Standing.AGAIN,
     (Standing.OPEN, Happening.RESUME_BACK): Standing.FAILED,
+    (Standing.REOPENED, Happening.DO_DONE): Standing.DONE,
+    (Standing.REOPENED, Happening.DO_UNTOUCHED): Standing.FAILED,
+    (Standing.REOPENED, Happening.DO_FAILED): Standing.FAILED,
+    (Standing.REOPENED, Happening.RESUME_FORWARD): Standing.AGAIN,
+    (Standing.REOPENED, Happening.RESUME_BACK): Standing.FAILED,
     (Standing.DONE, Happening.UNDO_INTENT): Standing.UNDOING,
-    (Standing.DONE, Happening.RESUME_FORWARD): Standing.PENDING,
+    (Standing.DONE, Happening.RESUME_FORWARD): Standing.AGAIN,
     (Standing.DONE, Happening.RESUME_BACK): Standing.DONE,
     (Standing.UNTOUCHED, Happening.RESUME_FORWARD): Standing.PENDING,
     (Standing.UNTOUCHED, Happening.RESUME_BACK): Standing.UNTOUCHED,
     (Standing.FAILED, Happening.UNDO_INTENT): Standing.UNDOING,
-    (Standing.FAILED, Happening.RESUME_FORWARD): Standing.PENDING,
+    (Standing.FAILED, Happening.RESUME_FORWARD): Standing.AGAIN,
     (Standing.FAILED, Happening.RESUME_BACK): Standing.FAILED,
     (Standing.UNDOING, Happening.UNDO_DONE): Standing.UNDONE,
     (Standing.UNDOING, Happening.UNDO_FAILED): Standing.STUCK,
-    (Standing.UNDOING, Happening.RESUME_FORWARD): Standing.PENDING,
+    (Standing.UNDOING, Happening.RESUME_FORWARD): Standing.AGAIN,
     (Standing.UNDOING, Happening.RESUME_BACK): Standing.FAILED,
     (Standing.UNDONE, Happening.RESUME_FORWARD): Standing.PENDING,
     (Standing.UNDONE, Happening.RESUME_BACK): Standing.UNDONE,
-    (Standing.STUCK, Happening.RESUME_FORWARD): Standing.PENDING,
+    (Standing.STUCK, Happening.RESUME_FORWARD): Standing.AGAIN,
     (Standing.STUCK, Happening.RESUME_BACK): Standing.FAILED,
 }
 

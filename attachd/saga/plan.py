@@ -4,17 +4,17 @@ Forward, the first step that isn't done decides:
 
 | standing | before the pivot | at the pivot | behind it |
 |---|---|---|---|
-| pending | do it | do it | do it |
-| open, undoing | look | look | look |
+| pending, again | do it | do it | do it |
+| open, reopened, undoing | look | look | look |
 | untouched | turn back | turn back | stop |
 | failed | turn back | stop | stop |
 
 An operation that was resumed forward because its pivot had had its effect stops wherever the table
 says to turn back.
 
-Back, the last step that isn't gone decides: done or failed is undone, open and undoing want a look,
-stuck stops: nothing is undone past a failed undo (law 4). When all are gone the operation is
-``undone``, or ``refused`` where no undoable step ever had an effect.
+Back, the last step that isn't gone decides: done, failed or again is undone, open, reopened and
+undoing want a look, stuck stops: nothing is undone past a failed undo (law 4). When all are gone
+the operation is ``undone``, or ``refused`` where no undoable step ever had an effect.
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ class Finish:
 
 Action = Do | Undo | Look | Stop | Finish
 
-_UNKNOWN = frozenset({Standing.OPEN, Standing.UNDOING})
+_TO_DO = frozenset({Standing.PENDING, Standing.AGAIN})
+_TO_UNDO = frozenset({Standing.DONE, Standing.FAILED, Standing.AGAIN})
+_UNKNOWN = frozenset({Standing.OPEN, Standing.REOPENED, Standing.UNDOING})
 _NEVER_TOUCHED = frozenset({Standing.PENDING, Standing.UNTOUCHED})
 
 
@@ -84,7 +86,7 @@ def _forward(steps: Sequence[StepSpec], course: Course) -> Action:
     for step, standing in zip(steps, course.standings, strict=True):
         if standing is Standing.DONE:
             continue
-        if standing is Standing.PENDING:
+        if standing in _TO_DO:
             return Do(step=step, reason="next in order")
         if standing in _UNKNOWN:
             return Look(step=step, reason=f"what became of {step.name} isn't known")
@@ -108,7 +110,7 @@ def _back(steps: Sequence[StepSpec], course: Course) -> Action:
         if step.undoable
     ]
     for step, standing in reversed(undoable):
-        if standing in (Standing.DONE, Standing.FAILED):
+        if standing in _TO_UNDO:
             return Undo(step=step, reason=f"the operation goes back; {step.name} was {standing}")
         if standing in _UNKNOWN:
             return Look(step=step, reason=f"what became of {step.name} isn't known")

@@ -78,7 +78,7 @@ def test_a_guest_is_found_by_its_id_and_by_its_name(stage: Stage) -> None:
     guest_id = stage.new_guest(running=False)
     by_id = stage.guests.find(guest_id)
     by_name = stage.guests.find(by_id.name)
-    assert by_id == by_name == seen(stage.guests, guest_id)
+    assert by_id == by_name == seen(stage.guests, guest_id) == stage.guests.find(guest_id.upper())
     assert by_id.guest_id == guest_id
     assert by_id in stage.guests.all()
     stage.guests.check()

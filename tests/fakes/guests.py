@@ -129,6 +129,11 @@ class FakeGuests:
                 del self._domains[guest_id]
             self._changed.notify_all()
 
+    def rename(self, guest_id: str, name: str) -> None:
+        """virsh domrename."""
+        with self._changed:
+            self._domains[guest_id].name = name
+
     def undefine(self, guest_id: str) -> None:
         """Forget its persistent XML: a running guest becomes transient, any other is gone."""
         with self._changed:
@@ -215,7 +220,7 @@ class FakeGuests:
         """See Guests."""
         self._arrive("find", reference)
         with self._changed:
-            by_id = [d for d in self._domains.values() if d.guest_id == reference]
+            by_id = [d for d in self._domains.values() if d.guest_id == reference.lower()]
             by_name = [d for d in self._domains.values() if d.name == reference]
             for domain in by_id or by_name:
                 return domain.view()

@@ -140,7 +140,7 @@ ANOTHER_LUN = """
 lun=$(ls -d /sys/kernel/config/target/iscsi/$IQN/tpgt_1/lun/lun_0)
 store=$(find $lun -maxdepth 1 -type l -exec readlink -f {} \\;)
 for acl in /sys/kernel/config/target/iscsi/$IQN/tpgt_1/acls/*; do
-    rm $acl/lun_0/$(ls -F $acl/lun_0 | sed -n 's/@$//p')
+    rm $(find $acl/lun_0 -maxdepth 1 -type l)
     rmdir $acl/lun_0
 done
 rm $(find $lun -maxdepth 1 -type l)
@@ -198,8 +198,16 @@ def test_the_device_has_the_wwn_of_another_attachment(
     here=/sys/kernel/config/target/iscsi/$IQN/tpgt_1/lun/lun_0
     there=$(ls -d /sys/kernel/config/target/iscsi/*{first}/tpgt_1/lun/lun_0)
     store=$(find $there -maxdepth 1 -type l -exec readlink -f {{}} \\;)
+    for acl in /sys/kernel/config/target/iscsi/$IQN/tpgt_1/acls/*; do
+        rm $(find $acl/lun_0 -maxdepth 1 -type l)
+        rmdir $acl/lun_0
+    done
     rm $(find $here -maxdepth 1 -type l)
     ln -s $store $here/same_disk
+    for acl in /sys/kernel/config/target/iscsi/$IQN/tpgt_1/acls/*; do
+        mkdir $acl/lun_0
+        ln -s $here $acl/lun_0/mapped
+    done
     """
     other = new_guest()
     with faults.after_each_export(host, same_disk):

@@ -33,6 +33,7 @@ def load(tmp_path: Path, text: str) -> AttachdError:
         ("[host]\nmy_ip = not an address\n", "[host]", "my_ip"),
         ("[api]\nthreads = 1\n", "[api]", "threads"),
         ("[cinder]\ninterface = secret\n", "[cinder]", "interface"),
+        ("[host]\nlock_path = $state_pth/locks\n", "[host]", "lock_path"),
     ],
 )
 def test_a_wrong_value_names_the_file_the_group_and_the_option(
@@ -62,6 +63,14 @@ def test_a_misspelt_option_or_group_is_told(
 @pytest.mark.parametrize("text", ["workers = 3\n", "[DEFAULT\nworkers = 3\n", "\x00\x01"])
 def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, text: str) -> None:
     load(tmp_path, text)
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "attachd.conf"
+    file.write_bytes(b"[DEFAULT]\n# caf\xe9\n")
+    with pytest.raises(AttachdError) as excinfo:
+        conf.load([], files=[file])
+    assert str(file) in excinfo.value.problem.details
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:

@@ -13,16 +13,17 @@ from labkit import image as images
 from labkit import outer, readiness, vm
 from labkit import push as pushing
 from labkit.image import Image
-from labkit.progress import LabError, note, step
+from labkit.progress import LabError, note, step, tail
 from labkit.ssh import Ssh
 from labkit.state import LabDir, write_private
 
 TREE = Path(__file__).resolve().parents[2]
-WITH_DISKS = ("ready", "suspending", "suspended")
+WITH_DISKS = ("ready", "suspending", "suspended", "restarting")
 """The phases in which the machine's disks are worth booting from."""
 
 SLOW_ANSWER_SECONDS = 120.0
 REBOOT_SECONDS = 180.0
+ATTACHD_SECONDS = 120.0
 INTERRUPTED = 130
 
 
@@ -95,10 +96,10 @@ def _bring_up(lab: Lab, image: Image, *, keep: bool) -> None:
     same = keep and lab.record.state_key == machine.key
     if not (same and lab.running() and _answers(lab)):
         lab.stop()
+        vm.require_free_ports()
         phase = lab.record.phase if same and machine.current.has_disks else "absent"
         lab.update(
-            phase="starting",
-            tree=str(TREE),
+            phase="restarting" if phase in WITH_DISKS else "starting",
             image_key=image.key,
             state_key=machine.key,
             accelerator=accelerator,
@@ -107,16 +108,15 @@ def _bring_up(lab: Lab, image: Image, *, keep: bool) -> None:
         )
         _start(lab, machine, phase)
     write_private(lab.directory.clouds, image.clouds.read_text())
-    lab.update(phase="ready", tree=str(TREE))
+    lab.update(phase="ready")
     _push_if_changed(lab)
+    _wait_for_attachd(lab)
 
 
 def _answers(lab: Lab) -> bool:
     """Whether the running machine is ready; a busy one gets time to answer."""
     try:
-        readiness.wait_ready(
-            lab.image(), lab.ssh(), with_attachd=False, seconds=SLOW_ANSWER_SECONDS
-        )
+        readiness.wait_ready(lab.image(), lab.ssh(), seconds=SLOW_ANSWER_SECONDS)
     except LabError as error:
         note(f"the running lab is of no use: {error}")
         return False
@@ -136,15 +136,19 @@ def _start(lab: Lab, machine: vm.Machine, phase: str) -> None:
     for title, start in ways:
         note(title)
         try:
+            if start == machine.start_clean and phase in WITH_DISKS:
+                note("what was done in the lab since its clean state is lost")
+                lab.update(phase="starting")
             start(port)
             _after_start(lab, resumed=start != machine.start_from_disk)
-        except LabError as error:
+        except (LabError, OSError) as error:
             note(f"{title} failed: {error}")
             lab.stop()
         else:
             return
         if start == machine.start_from_disk:
             lab.update(pushed=None)
+    lab.update(phase="starting")
     with step("booting the image for the first time"):
         machine.start_fresh(port)
     _after_start(lab, resumed=False)
@@ -161,7 +165,15 @@ def _after_start(lab: Lab, *, resumed: bool) -> None:
             ssh.connect(time.monotonic() + readiness.BOOT_SECONDS)
             # The machine slept; tokens and Cinder's heartbeats live by the clock.
             ssh.call(["date", "--utc", "--set", f"@{time.time():.3f}"])
-    readiness.wait_ready(lab.image(), ssh, with_attachd=lab.record.pushed is not None)
+    try:
+        readiness.wait_ready(lab.image(), ssh)
+    except LabError as error:
+        raise LabError(f"{error}\n{tail(lab.directory.logs / 'console.log')}") from error
+
+
+def _wait_for_attachd(lab: Lab) -> None:
+    if lab.record.pushed is not None:
+        readiness.wait_active(lab.ssh(), ["attachd"], ATTACHD_SECONDS)
 
 
 def _push_if_changed(lab: Lab) -> None:
@@ -170,19 +182,19 @@ def _push_if_changed(lab: Lab) -> None:
         return
     if lab.record.pushed != pushing.fingerprint(TREE):
         _push(lab)
+    lab.update(tree=str(TREE))
 
 
 def _push(lab: Lab) -> None:
     fingerprint = pushing.fingerprint(TREE)
     lab.update(pushed=None)
     pushing.push(lab.directory, TREE, lab.ssh())
-    lab.update(pushed=fingerprint)
+    lab.update(pushed=fingerprint, tree=str(TREE))
 
 
 def push(lab: Lab, _: argparse.Namespace) -> int:
     """Build the working tree's wheel, install it, and restart the service."""
     lab.require_running()
-    lab.update(tree=str(TREE))
     _push(lab)
     return 0
 
@@ -240,7 +252,7 @@ def ssh(lab: Lab, options: argparse.Namespace) -> int:
 
 
 def guest(lab: Lab, options: argparse.Namespace) -> int:
-    """Create, use and delete guests: see `lab guest NAME --help`."""
+    """Create, use and delete guests: see `lab guest create --help`."""
     return _in_host(lab, ["lab-guest", *options.command])
 
 
@@ -265,6 +277,7 @@ def reboot(lab: Lab, _: argparse.Namespace) -> int:
                 raise LabError("the host doesn't come back")
             time.sleep(1)
     _after_start(lab, resumed=False)
+    _wait_for_attachd(lab)
     return 0
 
 
@@ -275,6 +288,7 @@ def crash(lab: Lab, _: argparse.Namespace) -> int:
     with step("booting after the crash"):
         lab.machine().start_from_disk(lab.record.ssh_port or 0)
         _after_start(lab, resumed=False)
+        _wait_for_attachd(lab)
     return 0
 
 
@@ -317,7 +331,7 @@ def main() -> int:
             return status(Lab(directory), options)
         with directory.using():
             return run(Lab(directory), options)
-    except LabError as error:
+    except (LabError, OSError) as error:
         note(f"error: {error}")
         return 1
     except KeyboardInterrupt:

@@ -16,6 +16,9 @@ PROGRAMS = {
     "zstd": "zstd",
     "unshare": "util-linux",
 }
+SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
+"""Where root's programs are; a user's PATH may lack them."""
+
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 
 
@@ -26,7 +29,8 @@ def privileged(argv: Argv) -> Argv:
 
 def install_missing(lab: LabDir) -> None:
     """Install what the lab needs and this machine lacks."""
-    packages = [package for name, package in PROGRAMS.items() if shutil.which(name) is None]
+    path = f"{os.environ.get('PATH', os.defpath)}:{SYSTEM_PATH}"
+    packages = [pkg for name, pkg in PROGRAMS.items() if shutil.which(name, path=path) is None]
     if not KEYRING.exists():
         packages.append("debian-archive-keyring")
     if not packages:

@@ -70,7 +70,8 @@ def run_logged(argv: Argv, log: Path, cwd: Path | None = None) -> None:
         try:
             status = child.wait()
         except BaseException:
-            child.kill()
+            with contextlib.suppress(PermissionError):  # sudo is root's, and ends on Ctrl-C itself
+                child.kill()
             child.wait()
             raise
     if status:

@@ -3,7 +3,7 @@
 import json
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from labkit.image import Image
@@ -24,18 +24,21 @@ class NotReadyError(Exception):
     """Not ready yet; the message says what is missing."""
 
 
-def wait_ready(
-    image: Image, ssh: Ssh, *, with_attachd: bool, seconds: float = BOOT_SECONDS
-) -> None:
-    """Wait until everything in the lab answers."""
+def wait_ready(image: Image, ssh: Ssh, *, seconds: float = BOOT_SECONDS) -> None:
+    """Wait until everything in the lab answers, but for attachd."""
     deadline = time.monotonic() + seconds
-    units = [*UNITS, "attachd"] if with_attachd else list(UNITS)
     with step("waiting for the host"):
         ssh.connect(deadline)
     with step("waiting for Keystone and Cinder"):
         _until(deadline, lambda: _check_cinder(image))
     with step("waiting for the host's services"):
-        _until(deadline, lambda: _check_units(ssh, units))
+        _until(deadline, lambda: _check_units(ssh, UNITS))
+        _until(deadline, lambda: _check_libvirt(ssh))
+
+
+def wait_active(ssh: Ssh, units: Sequence[str], seconds: float) -> None:
+    """Wait until these units are active."""
+    _until(time.monotonic() + seconds, lambda: _check_units(ssh, units))
 
 
 def _until(deadline: float, check: Callable[[], None]) -> None:
@@ -80,9 +83,16 @@ def _request(url: str, token: str | None = None, body: object = None) -> tuple[s
         raise NotReadyError(f"{url}: {error}") from error
 
 
-def _check_units(ssh: Ssh, units: list[str]) -> None:
+def _check_units(ssh: Ssh, units: Sequence[str]) -> None:
+    _succeeds(ssh, ["systemctl", "is-active", *units])
+
+
+def _check_libvirt(ssh: Ssh) -> None:
+    _succeeds(ssh, ["virsh", "--quiet", "list"])
+
+
+def _succeeds(ssh: Ssh, argv: Sequence[str]) -> None:
     try:
-        ssh.call(["systemctl", "is-active", *units])
-        ssh.call(["virsh", "--quiet", "list"])
+        ssh.call(argv)
     except LabError as error:
         raise NotReadyError(str(error)) from error

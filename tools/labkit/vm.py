@@ -99,7 +99,8 @@ class Machine:
 
     def start_from_disk(self, ssh_port: int) -> None:
         """Boot from the disks as they are, as after a loss of power."""
-        self.current.memory.unlink(missing_ok=True)
+        for memory in self.current.path.glob("memory*"):
+            memory.unlink()
         self._launch(self.current, ssh_port)
 
     def save_clean(self) -> None:
@@ -134,7 +135,9 @@ class Machine:
 
     def _create(self, *options: str | Path) -> None:
         create = [*self._image.program("qemu-img"), "create", "-q", "-f", "qcow2"]
-        subprocess.run([*create, *options], check=True)
+        done = subprocess.run([*create, *options], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise LabError(f"qemu-img failed: {done.stderr.strip()}")
 
     def _continue_elsewhere(self, name: str) -> dict[str, object]:
         data = {
@@ -195,6 +198,19 @@ class Machine:
             if process.poll() is not None:
                 raise LabError(f"QEMU ended with status {process.returncode}\n{tail(log)}")
             time.sleep(0.05)
+
+
+def require_free_ports() -> None:
+    """Refuse to start a machine whose ports someone else listens on."""
+    for port in FORWARDED:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError as error:
+                raise LabError(
+                    f"port {port} of 127.0.0.1 is taken (by another lab?): {error.strerror}"
+                ) from error
 
 
 def free_port() -> int:

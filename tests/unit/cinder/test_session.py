@@ -64,6 +64,7 @@ def test_credentials_that_cant_be_used_are_a_configuration_error(
         load_auth(config, "cinder")
     assert caught.value.code == Code.CONFIG_INVALID
     assert told in caught.value.problem.details
+    assert str(tmp_path) in caught.value.problem.details
     assert "[cinder]" in caught.value.problem.resolution
 
 

@@ -120,6 +120,16 @@ def test_a_request_sent_twice_is_done_once(daemon: FakeEngine, path: Path) -> No
     assert len(daemon.requests) == 1
 
 
+def test_an_answer_that_never_came_in_time_is_7(
+    path: Path, run: Run, deaf: threading.Event
+) -> None:
+    ran = run("attach", "web", "data", "--timeout", "1")
+    assert deaf.is_set()
+    assert ran.status == 7
+    assert ran.err.startswith("still-running: ")
+    assert "attachctl operation list --open" in ran.err
+
+
 def test_nobody_there_from_the_start_is_not_waited_for(path: Path) -> None:
     calls = []
 

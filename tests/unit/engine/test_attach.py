@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import GuestDisk, GuestState, OperationKind, OperationState, Target
 from tests.unit.engine.bench import Bench
 
@@ -262,6 +262,24 @@ def test_a_lun_that_another_attachment_stands_on_is_never_touched(
     assert bench.cinder.status(second) == "attaching"
 
 
+# --- what is attached ------------------------------------------------------------------------
+
+
+def test_the_attachments_of_a_guest_are_listed_by_any_of_its_names(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    assert bench.engine.attachments(guest="web") == ()
+    bench.attach("web", "data")
+    bench.guests.add("other")
+    for name in ("web", guest, guest.upper()):
+        (record,) = bench.engine.attachments(guest=name)
+        assert record.volume_id == volume
+    assert bench.engine.attachments(guest="other") == ()
+    with pytest.raises(Refused) as caught:
+        bench.engine.attachments(guest="nobody")
+    assert caught.value.code is Code.GUEST_NOT_FOUND
+
+
 # --- an undo that fails ----------------------------------------------------------------------
 
 
@@ -275,6 +293,10 @@ def test_the_guest_does_not_let_go_so_the_host_stays_connected(
     assert view.problem is not None
     assert view.problem.code is Code.UNPLUG_TIMEOUT
     assert "half done" in view.problem.details
+    (session,) = bench.host.sessions
+    (left,) = (line for line in view.problem.details.splitlines() if "may be left" in line)
+    for name in ("disk vda of guest web", volume, bench.host.devices[0].path, session[1]):
+        assert name in left
     assert len(bench.host.devices) == 1
     (attachment,) = bench.cinder.list_attachments(volume)
     assert attachment.status == "attaching"

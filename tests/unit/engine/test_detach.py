@@ -108,6 +108,59 @@ def test_libvirt_dies_in_the_unplug_before_the_guest_let_go(
     assert bench.engine.operation(view.operation_id).state is OperationState.UNDONE
     bench.assert_attached(guest, volume)
 
+    # It may have been asked, as far as anyone can know; when it obeys late, the detach goes on.
+    bench.guests.drop_disk(guest, "vda", live=True)
+    while bench.journal.live_attachments():
+        wait_until_closed(bench)
+    wait_until_closed(bench)
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_guest_that_was_never_asked_is_not_waited_for(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    never_left = Unreachable(Code.LIBVIRT_UNAVAILABLE, "no", world=World.GUEST, touched=False)
+    bench.guests.fail_next("unplug", never_left)
+    assert bench.detach("web", "data").state is OperationState.UNDONE
+    (record,) = bench.journal.live_attachments()
+    assert not record.unplug_pending
+
+
+def test_a_name_that_another_guest_has_now(bench: Bench, guest: str, volume: str) -> None:
+    bench.guests.rename(guest, "web-old")
+    bench.guests.add("web")
+    view = bench.detach("web", "data")
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.REFUSED, Code.NOT_ATTACHED)
+    bench.assert_attached(guest, volume)
+    assert bench.detach("web-old", "data").state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_an_operation_that_ended_meanwhile_is_not_begun_again(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """The resumer may have read it as open just before its end."""
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.DONE
+    bench.engine._launch(view.operation_id)
+    assert bench.engine.operation(view.operation_id) == view
+
+
+def test_a_repeated_request_does_not_resume_what_rests(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    (device,) = bench.host.devices
+    with bench.host.held(device.path):
+        view = bench.detach("web", "data")
+        assert view.state is OperationState.NEEDS_ATTENTION
+        request = view.request
+        again = bench.engine.submit(request)
+        assert again == view
+    bench.stop()
+    bench.start()
+    wait_until_closed(bench)
+
 
 def test_libvirt_dies_in_the_unplug_after_the_guest_let_go(
     bench: Bench, guest: str, volume: str

@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from attachd.errors import Code, Unreachable
-from attachd.host.initiator import Unit, check_initiator, hindrance_of, parse_units
+from attachd.host.initiator import (
+    Unit,
+    _listening,
+    check_initiator,
+    hindrance_of,
+    parse_units,
+)
 
 RUNNING = Unit("loaded", "active")
 STARTING = Unit("loaded", "activating")
@@ -47,6 +53,23 @@ def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, us
 def test_systemds_answer():
     shown = "LoadState=masked\nActiveState=inactive\n\nLoadState=loaded\nActiveState=active\n"
     assert parse_units(shown) == [MASKED, RUNNING]
+
+
+NAMED_BY_ANYBODY = b"""Num       RefCount Protocol Flags    Type St Inode Path
+ffff: 00000002 00000000 00010000 0001 01 1 @\xff\xfe
+ffff: 00000002 00000000 00010000 0001 01 2 @two
+
+lines
+ffff: 00000002 00000000 bad-flags 0001 01 3 @ISCSIADM_ABSTRACT_NAMESPACE
+"""
+LISTENING = b"ffff: 00000002 00000000 00010000 0001 01 4 @ISCSIADM_ABSTRACT_NAMESPACE\n"
+
+
+@pytest.mark.parametrize(("last", "found"), [(b"", False), (LISTENING, True)])
+def test_the_names_of_others_sockets_may_be_anything(tmp_path: Path, last: bytes, found: bool):
+    sockets = tmp_path / "unix"
+    sockets.write_bytes(NAMED_BY_ANYBODY + last)
+    assert _listening(sockets) is found
 
 
 def test_no_initiator_name(tmp_path: Path):

@@ -24,7 +24,9 @@ STEPS = (
 
 TO_REACH: dict[Standing, tuple[Happening, ...]] = {
     Standing.PENDING: (),
+    Standing.AGAIN: (Happening.DO_INTENT, Happening.RESUME_FORWARD),
     Standing.OPEN: (Happening.DO_INTENT,),
+    Standing.REOPENED: (Happening.DO_INTENT, Happening.RESUME_FORWARD, Happening.DO_INTENT),
     Standing.DONE: (Happening.DO_INTENT, Happening.DO_DONE),
     Standing.UNTOUCHED: (Happening.DO_INTENT, Happening.DO_UNTOUCHED),
     Standing.FAILED: (Happening.DO_INTENT, Happening.DO_FAILED),
@@ -84,5 +86,5 @@ def test_going_forward_again_forgets_that_it_turned_back() -> None:
         Entry(happening=Happening.RESUME_FORWARD),
     ]
     course = fold(STEPS, history)
-    assert course.standings == (Standing.PENDING, Standing.PENDING)
+    assert course.standings == (Standing.AGAIN, Standing.PENDING)
     assert not course.turned_back

@@ -112,6 +112,28 @@ def test_nothing_is_undone_past_a_failed_undo() -> None:
     assert short(plan(steps, lines)) == "stop plug"
 
 
+@pytest.mark.parametrize("failed", [UNTOUCHED, FAILED])
+@pytest.mark.parametrize("step", ["connect", "identify"])
+def test_what_was_done_before_a_resumption_is_undone_when_going_forward_fails(
+    step: str, failed: Standing
+) -> None:
+    """The guest's disk above all: it was plugged before, and the redone attach never got there."""
+    steps = attach.TABLE
+    names = [spec.name for spec in steps]
+    lines = history(**dict.fromkeys(names[: names.index("plug")], DONE), plug=OPEN)
+    lines.append(Entry(happening=Happening.RESUME_FORWARD))
+    lines += history(**dict.fromkeys(names[: names.index(step)], DONE), **{step: failed})
+    undone = []
+    while isinstance(action := plan(steps, lines), Undo):
+        undone.append(action.step.name)
+        lines += [
+            Entry(happening=Happening.UNDO_INTENT, step=action.step.name),
+            Entry(happening=Happening.UNDO_DONE, step=action.step.name),
+        ]
+    assert undone == ["plug", "connect", "create", "reserve"]
+    assert short(action) == "finish undone"
+
+
 def test_a_detach_whose_guest_let_go_stops_rather_than_turns_back() -> None:
     lines = history(precheck=DONE, begin=DONE, unplug=FAILED)
     lines += [

@@ -1,4 +1,4 @@
-"""Forward or back after an interruption: each rule of DESIGN.md."""
+"""Forward or back after an interruption: each rule of it."""
 
 from __future__ import annotations
 

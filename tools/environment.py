@@ -1,0 +1,21 @@
+"""Lets a tool run in the project's own virtual environment, which is made where it is missing."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parents[1]
+VENV = PROJECT / ".venv"
+
+
+def enter() -> None:
+    """Begin this program again in the environment, unless the Python it runs in is good enough."""
+    sys.path.insert(0, str(PROJECT))
+    if find_spec("openstack") is not None or Path(sys.prefix) == VENV:
+        return
+    if not (VENV / "ready").exists():
+        subprocess.run([PROJECT / "tools" / "setup", VENV], check=True, stdout=sys.stderr)
+    python = VENV / "bin" / "python"
+    os.execv(python, [python, *sys.argv])  # noqa: S606
