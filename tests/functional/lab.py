@@ -139,6 +139,16 @@ class Host:
                 self.do("systemctl", "unmask", "--runtime", *units)
             self.do("systemctl", "start", *active)
 
+    @contextmanager
+    def frozen(self, command: str) -> Iterator[None]:
+        """The process with this in its command line does nothing for a while."""
+        pid = self.do("pgrep", "--oldest", "--full", command).strip()
+        self.do("kill", "-STOP", pid)
+        try:
+            yield
+        finally:
+            self.do("kill", "-CONT", pid)
+
     # --- what is on the host ----------------------------------------------------------------
 
     def sessions(self) -> list[str]:
