@@ -20,7 +20,7 @@ ATTACHCTL = (sys.executable, "-m", "attachd.cli.main")
 def test_an_interrupt_is_130_and_the_operation_goes_on(daemon: FakeEngine) -> None:
     daemon.hold = True
     with subprocess.Popen(
-        [*ATTACHCTL, "attach", "web", "data"],
+        ["env", "--default-signal=INT", *ATTACHCTL, "attach", "web", "data"],  # nohup ignores it
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -28,7 +28,10 @@ def test_an_interrupt_is_130_and_the_operation_goes_on(daemon: FakeEngine) -> No
         operation_id = daemon.until_submitted()
         daemon.until_waiting(1)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        try:
+            out, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
 
     assert process.returncode == 130
     assert out == ""
