@@ -18,4 +18,4 @@ def enter() -> None:
     if not (VENV / "ready").exists():
         subprocess.run([PROJECT / "tools" / "setup", VENV], check=True, stdout=sys.stderr)
     python = VENV / "bin" / "python"
-    os.execv(python, [python, *sys.argv])  # noqa: S606
+    os.execv(python, [str(python), *sys.argv])  # noqa: S606
