@@ -200,17 +200,29 @@ class Machine:
             time.sleep(0.05)
 
 
-def require_free_ports() -> None:
-    """Refuse to start a machine whose ports someone else listens on."""
+def require_free_ports(*, patience: float = 5) -> None:
+    """Refuse to start a machine whose ports someone listens on for longer than `patience` seconds.
+
+    A machine that was just suspended may take a moment to give them up.
+    """
+    deadline = time.monotonic() + patience
     for port in FORWARDED:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError as error:
+        while error := _listening_error(port):
+            if time.monotonic() > deadline:
                 raise LabError(
                     f"port {port} of 127.0.0.1 is taken (by another lab?): {error.strerror}"
                 ) from error
+            time.sleep(0.1)
+
+
+def _listening_error(port: int) -> OSError | None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            return error
+    return None
 
 
 def free_port() -> int:
@@ -235,11 +247,22 @@ def processes(lab: LabDir) -> list[int]:
 
 def kill(lab: LabDir) -> None:
     """End the machine's process at once, as a loss of power would, and wait until it is gone."""
-    for pid in processes(lab):
+    pids = processes(lab)
+    for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    while processes(lab):
+    while not all(_has_ended(pid) for pid in pids):
         time.sleep(0.05)
+
+
+def _has_ended(pid: int) -> bool:
+    """Has it closed its files, too? A dying process loses its memory, and so its name, before."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        threads = len(os.listdir(f"/proc/{pid}/task"))  # noqa: PTH208 - names are enough
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+    return state in "ZX" and threads == 1
 
 
 def choose_accelerator(lab: LabDir, image: Image) -> str:
