@@ -4,6 +4,7 @@ It owns the threads, the locks and the order of things; it asks saga/ what comes
 through operations/, and journals it. It knows of no world by itself.
 
 * ``engine.py``: the facade: requests in, views out; recovery at start; the workers.
+* ``resuming.py``: what goes on by itself: what waits for a world, and guests that let go late.
 * ``runner.py``: one operation to its end or its rest.
 * ``claims.py``: guest and volume for one operation alone (law 5).
 * ``progress.py``: those who wait for news of an operation.

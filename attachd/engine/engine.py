@@ -1,4 +1,4 @@
-"""The engine's facade: requests in, views out; workers, recovery, late news from guests."""
+"""The engine's facade: requests in, views out; and the threads that drive the operations."""
 
 from __future__ import annotations
 
@@ -12,22 +12,15 @@ from functools import partial
 from importlib.metadata import version
 
 from attachd.engine.claims import Claims
-from attachd.engine.patience import Patience
 from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
+from attachd.engine.resuming import Resumer
 from attachd.engine.runner import Rest, Runner
 from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import (
-    AttachmentRecord,
-    AttachmentState,
-    OperationKind,
-    OperationState,
-    Request,
-)
-from attachd.operations import proofs
+from attachd.model import AttachmentRecord, OperationKind, OperationState, Request
 from attachd.operations.attach import Attach
 from attachd.operations.detach import Detach
 from attachd.operations.ports import Cinder, Guests, Host
@@ -43,8 +36,7 @@ class Engine:
     """Runs operations, each in a thread of its own, ``workers`` of them beyond their prechecks.
 
     A thread waits for its guest's turn before it takes one of the workers' places, so that one busy
-    guest never holds up the others. ``resume_interval``: seconds between two tries to go on with
-    what waits for a world.
+    guest never holds up the others. ``resume_interval``: see :class:`Resumer`.
     """
 
     def __init__(
@@ -64,21 +56,22 @@ class Engine:
         self._host = host
         self._guests = guests
         self._places = threading.BoundedSemaphore(workers)
-        self._resume_interval = resume_interval
-        self._patience = Patience(first=resume_interval)
         self._progress = Progress()
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._resumer = threading.Thread(target=self._resume_now_and_then, name="resumer")
+        self._resumer = Resumer(
+            journal=journal,
+            guests=guests,
+            launch=self._launch,
+            submit=self.submit,
+            interval=resume_interval,
+        )
 
     # --- life -------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Bring every open operation to its end, now and whenever a world comes back."""
-        self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
-        self._guests.on_reachable(self._try_at_once)
         for row in self._journal.operations(open_only=True):
             self._launch(row.operation_id)
         self._resumer.start()
@@ -89,15 +82,13 @@ class Engine:
         True where all of it rests; what doesn't is journalled, and goes on at the next start.
         """
         self._stopping.set()
-        self._wake.set()
         deadline = time.monotonic() + timeout
+        resumer_rests = self._resumer.stop(timeout)
         with self._lock:
             threads = list(self._threads.values())
-        if self._resumer.ident is not None:
-            threads.append(self._resumer)
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in threads)
+        return resumer_rests and not any(thread.is_alive() for thread in threads)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -285,77 +276,6 @@ class Engine:
             records=self._journal,
         )
 
-    # --- going on by itself -----------------------------------------------------------------
-
-    def _resume_now_and_then(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.wait(self._resume_interval)
-            self._wake.clear()
-            if self._stopping.is_set():
-                return
-            try:
-                self._resume_what_waits()
-            except AttachdError as exc:
-                LOG.warning("What waits can't be resumed now: %s", exc)
-            except Exception:  # without this thread nothing would ever be resumed
-                LOG.exception("What waits can't be resumed now")
-
-    def _resume_what_waits(self) -> None:
-        """What waits for a world is tried again: it looks first, and rests again if it can't."""
-        rows = self._journal.operations(open_only=True)
-        for row in rows:
-            waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
-            if waits and self._patience.is_over(row.operation_id):
-                self._launch(row.operation_id)
-        for row in rows:
-            if self._was_let_go_late(row):
-                self._launch(row.operation_id)
-        self._finish_late_unplugs()
-
-    def _try_at_once(self) -> None:
-        self._patience.forget()
-        self._wake.set()
-
-    def _was_let_go_late(self, row: OperationRow) -> bool:
-        """Did it stop at a guest that kept its disk then, and doesn't now?"""
-        if row.record_id is None or row.problem is None:
-            return False
-        stuck = row.problem.code is Code.UNPLUG_TIMEOUT
-        return stuck and self._let_go(self._journal.record(row.record_id))
-
-    def _finish_late_unplugs(self) -> None:
-        """A guest that let go after the roll-back: its detach goes forward again.
-
-        An unplug that QEMU was asked for can't be withdrawn. The guest is looked at, too, and not
-        only waited for: its event may have come while nobody listened.
-        """
-        for record in self._journal.live_attachments():
-            if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
-                continue
-            if self._let_go(record) and self._patience.is_over(record.record_id):
-                LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
-                self.submit(_detach_of(record))
-
-    def _let_go(self, record: AttachmentRecord) -> bool:
-        """Libvirt's own answer; where it gives none, the disk counts as held."""
-        try:
-            guest = self._guests.get(record.guest_id)
-        except AttachdError as exc:
-            LOG.debug("Guest %s can't be looked at now: %s", record.guest_name, exc)
-            return False
-        return guest is None or not proofs.guest_holds(guest, record.volume_id)
-
 
 class _Stopping(BaseException):
     """attachd stops, and the operation has touched nothing in this run: no error of a step."""
-
-
-def _detach_of(record: AttachmentRecord) -> Request:
-    return Request(
-        kind=OperationKind.DETACH,
-        guest=record.guest_id,
-        volume=record.volume_id,
-        request_id=f"late-unplug-{uuid.uuid4()}",
-        bus=record.bus,
-        mode=record.mode,
-    )

@@ -1,0 +1,137 @@
+"""What goes on by itself: operations that wait for a world, and guests that let go late.
+
+One thread looks now and then, and at once when libvirt tells news. It only decides that something
+may go on; whether it still is open is read again where it is begun.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable
+
+from attachd.engine.patience import Patience
+from attachd.errors import AttachdError, Code
+from attachd.journal.journal import Journal
+from attachd.journal.rows import OperationRow
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    OperationKind,
+    OperationState,
+    Request,
+)
+from attachd.operations import proofs
+from attachd.operations.ports import Guests
+
+LOG = logging.getLogger(__name__)
+
+
+class Resumer:
+    """``launch`` drives an operation that is open, ``submit`` begins a new one.
+
+    ``interval``: seconds between two looks.
+    """
+
+    def __init__(
+        self,
+        *,
+        journal: Journal,
+        guests: Guests,
+        launch: Callable[[str], None],
+        submit: Callable[[Request], object],
+        interval: float,
+    ) -> None:
+        self._journal = journal
+        self._guests = guests
+        self._launch = launch
+        self._submit = submit
+        self._interval = interval
+        self._patience = Patience(first=interval)
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._look_now_and_then, name="resumer")
+
+    def start(self) -> None:
+        """Begin to look, and to listen to libvirt."""
+        self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
+        self._guests.on_reachable(self._try_at_once)
+        self._thread.start()
+
+    def stop(self, timeout: float) -> bool:
+        """Look no more; False where a look is still under way after ``timeout`` seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _try_at_once(self) -> None:
+        self._patience.forget()
+        self._wake.set()
+
+    def _look_now_and_then(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._interval)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._look()
+            except AttachdError as exc:
+                LOG.warning("What waits can't be resumed now: %s", exc)
+            except Exception:  # without this thread nothing would ever be resumed
+                LOG.exception("What waits can't be resumed now")
+
+    def _look(self) -> None:
+        """What waits for a world is tried again: it looks first, and rests again if it can't."""
+        rows = self._journal.operations(open_only=True)
+        for row in rows:
+            waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
+            if waits and self._patience.is_over(row.operation_id):
+                self._launch(row.operation_id)
+        for row in rows:
+            if self._was_let_go_late(row):
+                self._launch(row.operation_id)
+        self._finish_late_unplugs()
+
+    def _was_let_go_late(self, row: OperationRow) -> bool:
+        """Did it stop at a guest that kept its disk then, and doesn't now?"""
+        if row.record_id is None or row.problem is None:
+            return False
+        stuck = row.problem.code is Code.UNPLUG_TIMEOUT
+        return stuck and self._let_go(self._journal.record(row.record_id))
+
+    def _finish_late_unplugs(self) -> None:
+        """A guest that let go after the roll-back: its detach goes forward again.
+
+        An unplug that QEMU was asked for can't be withdrawn. The guest is looked at, too, and not
+        only waited for: its event may have come while nobody listened.
+        """
+        for record in self._journal.live_attachments():
+            if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
+                continue
+            if self._let_go(record) and self._patience.is_over(record.record_id):
+                LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
+                self._submit(_detach_of(record))
+
+    def _let_go(self, record: AttachmentRecord) -> bool:
+        """Libvirt's own answer; where it gives none, the disk counts as held."""
+        try:
+            guest = self._guests.get(record.guest_id)
+        except AttachdError as exc:
+            LOG.debug("Guest %s can't be looked at now: %s", record.guest_name, exc)
+            return False
+        return guest is None or not proofs.guest_holds(guest, record.volume_id)
+
+
+def _detach_of(record: AttachmentRecord) -> Request:
+    return Request(
+        kind=OperationKind.DETACH,
+        guest=record.guest_id,
+        volume=record.volume_id,
+        request_id=f"late-unplug-{uuid.uuid4()}",
+        bus=record.bus,
+        mode=record.mode,
+    )
