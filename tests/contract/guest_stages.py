@@ -155,10 +155,72 @@ class FakeStage(Stage):
 
 
 @dataclass
+class IdleGuests:
+    """Running guests that a test left as it got them: a boot takes long under emulation."""
+
+    directory: Path  # of their consoles
+    _idle: dict[int, list[str]] = field(default_factory=dict)
+    _ports: dict[str, int] = field(default_factory=dict)
+    _fresh: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def take(self, ports: int) -> str | None:
+        """One with so many root ports, if there is any."""
+        idle = self._idle.get(ports)
+        return idle.pop() if idle else None
+
+    def note(self, guest_id: str, ports: int) -> None:
+        """Remember how a guest looks that has just booted."""
+        self._ports[guest_id] = ports
+        self._fresh[guest_id] = _both_documents(guest_id)
+
+    def give_back(self, guest_id: str) -> None:
+        """Keep it if it looks as it did; else remove it."""
+        try:
+            as_it_was = _both_documents(guest_id) == self._fresh[guest_id]
+        except libvirt.libvirtError:
+            as_it_was = False
+        if as_it_was:
+            self._idle.setdefault(self._ports[guest_id], []).append(guest_id)
+        else:
+            _remove(guest_id)
+
+    def close(self) -> None:
+        """Remove them all."""
+        for idle in self._idle.values():
+            for guest_id in idle:
+                _remove(guest_id)
+
+
+def _both_documents(guest_id: str) -> tuple[str, str]:
+    """A running guest's XML, live and persistent."""
+    with _connection() as connection:
+        domain = connection.lookupByUUIDString(guest_id)
+        if domain.state()[0] != libvirt.VIR_DOMAIN_RUNNING:
+            return "", ""
+        return domain.XMLDesc(), domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+
+
+def _remove(guest_id: str) -> None:
+    for act in ("destroy", "undefine"):
+        with contextlib.suppress(libvirt.libvirtError), _connection() as connection:
+            getattr(connection.lookupByUUIDString(guest_id), act)()
+
+
+@contextlib.contextmanager
+def _connection() -> Iterator[libvirt.virConnect]:
+    connection = libvirt.open(SURROUNDINGS.uri)
+    try:
+        yield connection
+    finally:
+        connection.close()
+
+
+@dataclass
 class LibvirtStage(Stage):
     """Real domains with a kernel that acknowledges unplugs, and loop devices as their disks."""
 
     directory: Path
+    idle: IdleGuests
     guests: LibvirtGuests = field(init=False)
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
     _sources: int = 0
@@ -204,10 +266,23 @@ class LibvirtStage(Stage):
         ports: int = 3,
         devices: str = "",
     ) -> str:
+        plain = running and persistent and not devices
+        if plain and (idle := self.idle.take(ports)):
+            self._stack.callback(self.idle.give_back, idle)
+            return idle
+        guest_id = self._boot(running, persistent, ports, devices)
+        if plain:
+            self.idle.note(guest_id, ports)
+            self._stack.callback(self.idle.give_back, guest_id)
+        else:
+            self._stack.callback(_remove, guest_id)
+        return guest_id
+
+    def _boot(self, running: bool, persistent: bool, ports: int, devices: str) -> str:
         name = f"{PREFIX}{uuid.uuid4().hex[:8]}"
-        console = self.directory / f"{name}.console"
+        console = self.idle.directory / f"{name}.console"
         xml = self._domain_xml(name, console, ports, devices)
-        with self.connection() as connection:
+        with _connection() as connection:
             if persistent:
                 domain = connection.defineXML(xml)
                 if running:
@@ -215,7 +290,6 @@ class LibvirtStage(Stage):
             else:
                 domain = connection.createXML(xml)
             guest_id: str = domain.UUIDString()
-        self._stack.callback(self._remove, guest_id)
         if running:
             eventually(
                 f"{name} boots",
@@ -255,18 +329,9 @@ class LibvirtStage(Stage):
             return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE if config else 0))
 
     @contextlib.contextmanager
-    def connection(self) -> Iterator[libvirt.virConnect]:
-        """A connection of the stage's own."""
-        connection = libvirt.open(SURROUNDINGS.uri)
-        try:
-            yield connection
-        finally:
-            connection.close()
-
-    @contextlib.contextmanager
     def domain(self, guest_id: str) -> Iterator[libvirt.virDomain]:
         """The domain, through a connection of the stage's own."""
-        with self.connection() as connection:
+        with _connection() as connection:
             yield connection.lookupByUUIDString(guest_id)
 
     @contextlib.contextmanager
@@ -286,11 +351,6 @@ class LibvirtStage(Stage):
                 if b"qemu" in command and guest_id.encode() in command:
                     return int(directory.name)
         raise AssertionError(f"no QEMU runs {guest_id}")
-
-    def _remove(self, guest_id: str) -> None:
-        for act in ("destroy", "undefine"):
-            with contextlib.suppress(libvirt.libvirtError), self.domain(guest_id) as domain:
-                getattr(domain, act)()
 
     def _domain_xml(self, name: str, console: Path, ports: int, devices: str) -> str:
         root_ports = "<controller type='pci' model='pcie-root-port'/>" * ports
@@ -344,7 +404,7 @@ class LibvirtStage(Stage):
 
     def _libvirt_answers(self) -> bool:
         try:
-            with self.connection():
+            with _connection():
                 return True
         except libvirt.libvirtError:
             return False

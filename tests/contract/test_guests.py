@@ -26,6 +26,7 @@ from tests.contract.guest_stages import (
     PATIENT_SECONDS,
     SURROUNDINGS,
     FakeStage,
+    IdleGuests,
     LibvirtStage,
     Stage,
     eventually,
@@ -34,14 +35,24 @@ from tests.contract.guest_stages import (
 ASKED_SECONDS = 3.0  # by then an unplug has reached the guest
 
 
-@pytest.fixture
-def libvirt_stage(tmp_path: Path) -> Iterator[LibvirtStage]:
+@pytest.fixture(scope="module")
+def idle_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[IdleGuests]:
     if not SURROUNDINGS.kernel.exists():
         pytest.skip("runs inside the lab's host")
-    # The guests' consoles and disks must be within reach of QEMU's user.
+    directory = tmp_path_factory.mktemp("consoles")
+    for outer in (directory, *directory.parents[:2]):
+        outer.chmod(0o755)
+    idle = IdleGuests(directory)
+    yield idle
+    idle.close()
+
+
+@pytest.fixture
+def libvirt_stage(tmp_path: Path, idle_guests: IdleGuests) -> Iterator[LibvirtStage]:
+    # The guests' disks must be within reach of QEMU's user.
     for directory in (tmp_path, *tmp_path.parents[:2]):
         directory.chmod(0o755)
-    with LibvirtStage(tmp_path) as stage:
+    with LibvirtStage(tmp_path, idle_guests) as stage:
         yield stage
     left = [t.name for t in threading.enumerate() if t.name.startswith("libvirt-")]
     assert not left, f"threads left behind: {left}"
