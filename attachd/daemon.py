@@ -168,6 +168,7 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
             tries=options.retries + 1, deadline=options.retry_deadline, pause=options.retry_pause
         ),
         delete_timeout=options.delete_timeout,
+        orphan_timeout=options.orphan_timeout,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any
 
@@ -32,7 +32,8 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.I
 class CinderClient:
     """Fulfils ``attachd.operations.ports.Cinder``; any number of threads may share it.
 
-    ``delete_timeout``: seconds that a deleted attachment has to disappear; it is looked for every
+    ``delete_timeout``: seconds that a deleted attachment has to disappear. ``orphan_timeout``:
+    seconds that Cinder may go on with a request whose caller is gone. Both are looked for every
     ``poll_interval`` seconds.
     """
 
@@ -42,12 +43,14 @@ class CinderClient:
         session: CinderSession,
         retry: Retry,
         delete_timeout: float,
+        orphan_timeout: float,
         poll_interval: float = 1.0,
         global_request_id: str | None = None,
     ) -> None:
         self._session = session
         self._retry = retry
         self._delete_timeout = delete_timeout
+        self._orphan_timeout = orphan_timeout
         self._poll_interval = poll_interval
         self._global_request_id = global_request_id
 
@@ -57,6 +60,7 @@ class CinderClient:
             session=self._session,
             retry=self._retry,
             delete_timeout=self._delete_timeout,
+            orphan_timeout=self._orphan_timeout,
             poll_interval=self._poll_interval,
             global_request_id=global_request_id,
         )
@@ -227,6 +231,37 @@ class CinderClient:
         attachment = self._existing(attachment_id)
         return Landed(result=attachment) if attachment.connection else None
 
+    # --- what nobody waits for any more -------------------------------------------------------
+
+    def settle_create(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        prior_attachment_ids: Collection[str],
+        age: float,
+    ) -> None:
+        """Wait until an orphaned create shows, or ``orphan_timeout`` has passed since."""
+        created = partial(self._created, volume_id, instance_id, prior_attachment_ids)
+        self._settle(lambda: created() is not None, age)
+
+    def settle_update(self, attachment_id: str, *, age: float) -> None:
+        """Wait until cinder-volume is done with it: then it isn't ``reserved`` any more."""
+
+        def exported() -> bool:
+            attachment = self._attachment(attachment_id)
+            return attachment is None or attachment.status != "reserved"
+
+        self._settle(exported, age)
+
+    def settle_begin(self, volume_id: str, *, age: float) -> None:
+        """Wait until the volume isn't ``in-use`` any more."""
+        self._settle(lambda: self._status(volume_id) != "in-use", age)
+
+    def _settle(self, shows: Callable[[], bool], age: float) -> None:
+        if age < self._orphan_timeout and not self._comes_true(shows, self._orphan_timeout - age):
+            LOG.info("Cinder shows nothing of a request after %g s", self._orphan_timeout)
+
     def complete_attachment(self, attachment_id: str) -> None:
         """os-complete: the volume becomes ``in-use``. Done already: nothing happens."""
         self._retry.change(
@@ -257,21 +292,25 @@ class CinderClient:
         self._send("DELETE", f"/attachments/{attachment_id}")
 
     def _wait_until_gone(self, attachment_id: str) -> None:
-        wait = tenacity.Retrying(
-            retry=tenacity.retry_if_result(lambda gone: not gone),
-            stop=tenacity.stop_after_delay(self._delete_timeout),
-            wait=tenacity.wait_fixed(self._poll_interval),
-        )
-        try:
-            wait(self._retry.read, partial(self._is_gone, attachment_id))
-        except tenacity.RetryError as exc:
+        if not self._comes_true(partial(self._is_gone, attachment_id), self._delete_timeout):
             raise AttachdError(
                 Code.DEADLINE_EXCEEDED,
                 f"Cinder accepted to delete attachment {attachment_id}, and still has it after "
                 f"{self._delete_timeout:g} s.",
                 resolution="See cinder-volume's log.",
                 world=World.CINDER,
-            ) from exc
+            )
+
+    def _comes_true(self, ask: Callable[[], bool], timeout: float) -> bool:
+        """Ask now and then, for ``timeout`` seconds at most, at least once."""
+        wait = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda true: not true),
+            stop=tenacity.stop_after_delay(timeout),
+            wait=tenacity.wait_fixed(self._poll_interval),
+            retry_error_callback=lambda _: False,
+        )
+        answer: bool = wait(self._retry.read, ask)
+        return answer
 
     def _is_gone(self, attachment_id: str) -> bool:
         return self._get(f"/attachments/{attachment_id}") is None

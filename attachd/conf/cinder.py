@@ -67,6 +67,14 @@ OPTS: list[cfg.Opt] = [
         min=1,
         help="Seconds that an attachment has to disappear once Cinder accepted to delete it.",
     ),
+    cfg.FloatOpt(
+        "orphan_timeout",
+        default=90,
+        min=1,
+        help="Seconds that Cinder may go on with a request whose caller is gone: for so long after "
+        "a lost answer, or attachd's own end, a late effect is waited for before anything is "
+        "undone. Make it longer than Cinder's rpc_response_timeout.",
+    ),
     cfg.IntOpt(
         "retries",
         default=4,

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 from attachd.errors import AttachdError, Code, Problem, World
 from attachd.journal.journal import Journal
+from attachd.journal.rows import EventRow
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
-from attachd.operations.steps import Operation, Step
+from attachd.operations.steps import Operation, Step, Unanswered
 from attachd.saga.history import Entry, Happening
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
 from attachd.saga.resumption import decide
@@ -55,6 +56,7 @@ class Runner:
         """Drive the operation until it rests."""
         try:
             if self._history:
+                self._settle()
                 self._look("it is resumed")
             while True:
                 action = plan(self._specs, self._history)
@@ -85,6 +87,8 @@ class Runner:
         self._last_error = error
         happening = Happening.DO_FAILED if error.touched else Happening.DO_UNTOUCHED
         self._write(happening, step, error.problem.brief, error.problem)
+        if error.touched:
+            self._settle()
 
     def _undo(self, step: Step, reason: str) -> None:
         if step.undo is None:
@@ -109,6 +113,32 @@ class Runner:
         return None
 
     # --- after a crash, or after a world was out of reach -----------------------------------
+
+    def _settle(self) -> None:
+        """An effect that comes late must not come behind a roll-back (law 7)."""
+        unanswered = self._unanswered()
+        if not unanswered:
+            return
+        try:
+            self._operation.settle(unanswered)
+        except AttachdError as exc:
+            raise _CannotLookError(exc) from exc
+
+    def _unanswered(self) -> dict[str, Unanswered]:
+        """The steps whose last line tells of no outcome, or of one that may yet change."""
+        begun: dict[str, EventRow] = {}
+        last: dict[str, Happening] = {}
+        for event in self._journal.events(self._id):
+            last[event.entry.step] = event.entry.happening
+            if event.entry.happening is Happening.DO_INTENT:
+                begun[event.entry.step] = event
+        return {
+            step: Unanswered(
+                age=self._journal.age(intent), orphaned=last[step] is Happening.DO_INTENT
+            )
+            for step, intent in begun.items()
+            if last[step] in (Happening.DO_INTENT, Happening.DO_FAILED)
+        }
 
     def _look(self, reason: str) -> None:
         try:

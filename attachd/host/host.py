@@ -114,6 +114,11 @@ class IscsiHost:
         self._require_helper()
         self._volumes.disconnect(volume_id, connection, expected_wwn=expected_wwn)
 
+    def settle(self, volume_id: str, connection: Connection) -> None:
+        """Wait until an orphaned login shows its session, or can't any more."""
+        self._require_helper()
+        self._volumes.settle(volume_id, connection)
+
     def present(self, connection: Connection) -> bool:
         """Is any session with, or device of, this LUN on the host? A fresh look."""
         return self._volumes.present(connection)

@@ -126,6 +126,33 @@ class IscsiVolumes:
         if failure is not None:
             raise self._failure(failure, Code.DISCONNECT_FAILED, commands) from failure
 
+    def settle(self, volume_id: str, connection: Connection) -> None:
+        """Wait until an orphaned login shows its session, or iscsid has given it up.
+
+        No login begins without a node record: without one there is nothing to wait for.
+        """
+        timeout = self._grace + LOGIN_SECONDS
+        commands = self._commands(timeout)
+        future = self._calls.run(
+            volume_id,
+            lambda: self._await_login(connection.targets, commands),
+            commands=commands,
+            timeout=timeout,
+            grace=self._grace,
+        )
+        failure = future.exception()
+        if failure is not None:
+            raise self._failure(failure, Code.CONNECT_FAILED, commands) from failure
+
+    def _await_login(self, targets: Sequence[Target], commands: Commands) -> None:
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(bool),
+            stop=tenacity.stop_after_delay(LOGIN_SECONDS),
+            wait=tenacity.wait_fixed(_PAUSE),
+            retry_error_callback=lambda _: [],
+        )
+        waiting(lambda: self._idle_records(targets, commands))
+
     def present(self, connection: Connection) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""
         if self._sysfs.lun_devices(connection.targets):

@@ -198,6 +198,13 @@ class Journal:
         )
         return tuple(event_from(row) for row in rows)
 
+    def age(self, event: EventRow) -> float:
+        """Seconds since an event; at least so many where the host was booted anew since then.
+
+        By the boot's own clock: no jump of the wall clock counts.
+        """
+        return trace.now() - (event.uptime if event.boot_id == self._boot_id else 0.0)
+
     def history(self, operation_id: str) -> tuple[Entry, ...]:
         """The same, as the plan reads it."""
         return tuple(event.entry for event in self.events(operation_id))

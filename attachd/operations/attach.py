@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -22,7 +23,7 @@ from attachd.model import (
 )
 from attachd.operations import prechecks, proofs
 from attachd.operations.ports import Cinder, Guests, Host, Records
-from attachd.operations.steps import Claim, GuestName, Step, VolumeName, bind
+from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName, bind
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
 
@@ -263,6 +264,24 @@ class Attach:
         self.record = replace(self._known, state=AttachmentState.ATTACHED)
 
     # --- after a crash ----------------------------------------------------------------------
+
+    def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
+        """Let Cinder and iscsid finish what nobody waits for any more (libvirt queues it)."""
+        record = self.record
+        if record is None:
+            return
+        if create := unanswered.get("create"):
+            self._cinder.settle_create(
+                record.volume_id,
+                instance_id=record.instance_id,
+                prior_attachment_ids=record.prior_attachment_ids,
+                age=create.age,
+            )
+        if (update := unanswered.get("update")) and record.attachment_id is not None:
+            self._cinder.settle_update(record.attachment_id, age=update.age)
+        connect = unanswered.get("connect")
+        if connect and connect.orphaned and record.connection is not None:
+            self._host.settle(record.volume_id, record.connection)
 
     def look(self) -> Sighting:
         """Look at guest and Cinder, freshly."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, Refused, World
@@ -14,7 +14,7 @@ from attachd.model import (
 )
 from attachd.operations import proofs
 from attachd.operations.ports import Cinder, Guests, Host, Records
-from attachd.operations.steps import Claim, GuestName, Step, VolumeName, bind
+from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName, bind
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
 
@@ -190,6 +190,11 @@ class Detach:
         self.record = replace(self._known, state=AttachmentState.DETACHED)
 
     # --- after a crash ----------------------------------------------------------------------
+
+    def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
+        """Let Cinder finish what nobody waits for any more (libvirt queues it)."""
+        if self.record is not None and (begin := unanswered.get("begin")):
+            self._cinder.settle_begin(self.record.volume_id, age=begin.age)
 
     def look(self) -> Sighting:
         """Look at the guest, freshly. What Cinder says decides nothing here."""

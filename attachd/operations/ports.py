@@ -59,6 +59,30 @@ class Cinder(Protocol):
         An attachment that carries this connector already is returned as it is.
         """
 
+    def settle_create(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        prior_attachment_ids: Collection[str],
+        age: float,
+    ) -> None:
+        """Wait until an orphaned create shows its effect, or can't have one any more.
+
+        ``age``: seconds since it was asked for. Nobody waits for its answer: Cinder may still be at
+        work on it. So for the other two.
+        """
+
+    def settle_update(self, attachment_id: str, *, age: float) -> None:
+        """The same for an update: until cinder-volume has exported the volume, or never will.
+
+        Cinder deletes a ``reserved`` attachment without cinder-volume: deleted while the export is
+        under way, it would leave the export behind.
+        """
+
+    def settle_begin(self, volume_id: str, *, age: float) -> None:
+        """The same for os-begin_detaching."""
+
     def complete_attachment(self, attachment_id: str) -> None:
         """os-complete: the volume becomes ``in-use``. Done already: nothing happens."""
 
@@ -112,6 +136,12 @@ class Host(Protocol):
 
         Touches no device whose fresh WWN isn't ``expected_wwn`` (where one is given). Gone
         already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
+        """
+
+    def settle(self, volume_id: str, connection: Connection) -> None:
+        """Wait until an orphaned connect shows its session, or can't have one any more.
+
+        iscsid finishes a login whose caller is dead.
         """
 
     def present(self, connection: Connection) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -18,6 +18,18 @@ class Step:
     spec: StepSpec
     do: Callable[[], None]
     undo: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unanswered:
+    """A step that was begun, and whose effect may still come.
+
+    ``age``: seconds since it was begun. ``orphaned``: who called died; otherwise the call failed
+    and nothing of it runs in this process any more.
+    """
+
+    age: float
+    orphaned: bool
 
 
 Verb = Callable[[], None]
@@ -48,6 +60,12 @@ class Operation(Protocol):
     @property
     def steps(self) -> tuple[Step, ...]:
         """The table, top to bottom."""
+
+    def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
+        """Wait until these steps' late effects show, or can't come any more.
+
+        Raises Unreachable where their world can't be asked.
+        """
 
     def look(self) -> Sighting:
         """Look at guest and Cinder, freshly. Raises Unreachable where it could not."""

@@ -10,8 +10,9 @@ from __future__ import annotations
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
@@ -44,8 +45,14 @@ VERBS = frozenset(
         "delete",
         "begin_detaching",
         "roll_detaching",
+        "settle_create",
+        "settle_update",
+        "settle_begin",
     }
 )
+ORPHAN_SECONDS = 60.0
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +76,8 @@ class _Scene:
     interludes: dict[str, deque[Callable[[], object]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
+    orphans: dict[str, deque[BaseException]] = field(default_factory=lambda: defaultdict(deque))
+    late: list[Callable[[], object]] = field(default_factory=list)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
 
@@ -129,6 +138,22 @@ class FakeCinder:
         with self._scene.lock:
             self._scene.lost_answers[_known(verb)] += times
 
+    def orphan_next(self, verb: str, error: BaseException) -> None:
+        """The next ``verb`` raises ``error``, and has its effect only later.
+
+        When it is waited for (``settle_...``), or else when :meth:`land` is called.
+        """
+        with self._scene.lock:
+            self._scene.orphans[_known(verb)].append(error)
+
+    def land(self) -> None:
+        """What was put off happens now, if it still can."""
+        with self._scene.lock:
+            late, self._scene.late = self._scene.late, []
+        for effect in late:
+            with suppress(CinderFaultError), self.rules.lock:
+                effect()
+
     def before_next(self, verb: str, interlude: Callable[[], object]) -> None:
         """Call ``interlude()`` when the next ``verb`` arrives: somebody else is faster."""
         with self._scene.lock:
@@ -179,7 +204,9 @@ class FakeCinder:
     ) -> CinderAttachment:
         """POST without a connector."""
         with self._call("create", volume_id):
-            return _attachment(self.rules.create(volume_id, instance_id))
+            return _attachment(
+                self._now_or_late("create", self.rules.create, volume_id, instance_id)
+            )
 
     def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
         """PUT the connector; an attachment that has a connection is returned as it is."""
@@ -187,7 +214,32 @@ class FakeCinder:
             row = self.rules.attachment(attachment_id)
             if row.connection_info:
                 return _attachment(row)
-            return _attachment(self.rules.update(attachment_id, connector))
+            update = self.rules.update
+            return _attachment(self._now_or_late("update", update, attachment_id, connector))
+
+    def settle_create(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        prior_attachment_ids: Collection[str],
+        age: float,
+    ) -> None:
+        """What was put off shows."""
+        self._settle("settle_create", volume_id, age)
+
+    def settle_update(self, attachment_id: str, *, age: float) -> None:
+        """What was put off shows."""
+        self._settle("settle_update", attachment_id, age)
+
+    def settle_begin(self, volume_id: str, *, age: float) -> None:
+        """What was put off shows."""
+        self._settle("settle_begin", volume_id, age)
+
+    def _settle(self, verb: str, subject: str, age: float) -> None:
+        with self._call(verb, subject):
+            if age < ORPHAN_SECONDS:
+                self.land()
 
     def complete_attachment(self, attachment_id: str) -> None:
         """os-complete."""
@@ -203,7 +255,7 @@ class FakeCinder:
     def begin_detaching(self, volume_id: str) -> None:
         """os-begin_detaching."""
         with self._call("begin_detaching", volume_id):
-            self.rules.begin_detaching(volume_id)
+            self._now_or_late("begin_detaching", self.rules.begin_detaching, volume_id)
 
     def roll_detaching(self, volume_id: str) -> None:
         """os-roll_detaching."""
@@ -224,6 +276,15 @@ class FakeCinder:
             raise _refusal(exc) from exc
         if loses_answer:
             raise _unavailable(touched=True)
+
+    def _now_or_late(self, verb: str, effect: Callable[..., T], *arguments: object) -> T:
+        with self._scene.lock:
+            error = _next(self._scene.orphans[verb])
+            if error is not None:
+                self._scene.late.append(partial(effect, *arguments))
+        if error is not None:
+            raise error
+        return effect(*arguments)
 
     def _arrive(self, call: Call) -> bool:
         """Raise the failure that is due; return whether the answer shall be lost."""
@@ -256,9 +317,6 @@ class FakeCinder:
                 a.id for a in self.rules.attachments_of(row.id) if a.status == "attached"
             ),
         )
-
-
-T = TypeVar("T")
 
 
 def _next(queue: deque[T]) -> T | None:

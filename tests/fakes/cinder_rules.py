@@ -88,6 +88,7 @@ class CinderRules:
         self.portal = portal
         self.volumes: dict[str, VolumeRow] = {}
         self.attachments: dict[str, AttachmentRow] = {}
+        self.exports: set[str] = set()  # attachments for whose connector a target has an ACL
         self.lock = threading.RLock()
 
     # --- volumes ----------------------------------------------------------------------------
@@ -184,15 +185,18 @@ class CinderRules:
         before cinder-volume changes it, and not again.
         """
         with self.lock:
+            self.exports.add(attachment_id)  # as cinder-volume does, without another look
             row = self.attachment(attachment_id)
             volume = self.volume(row.volume_id)
             if "error" in volume.status:
+                self.exports.discard(attachment_id)
                 raise CinderFaultError(
                     HTTPStatus.CONFLICT,
                     "Volume attachments can not be updated if the volume is in an error state.",
                 )
             others = [r for r in self.attachments_of(volume.id) if r is not row]
             if not volume.multiattach and any(other.connection_info for other in others):
+                self.exports.discard(attachment_id)
                 raise CinderFaultError(
                     HTTPStatus.CONFLICT, f"duplicate connectors detected on volume {volume.id}"
                 )
@@ -240,6 +244,8 @@ class CinderRules:
                     "public endpoint for compute service not found",
                 )
             del self.attachments[attachment_id]
+            if row.status != "reserved":  # a reserved one goes without cinder-volume
+                self.exports.discard(attachment_id)
             volume = self.volume(row.volume_id)
             left = sorted(other.status for other in self.attachments_of(volume.id))
             volume.attach_status = left[0] if left else "detached"

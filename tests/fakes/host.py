@@ -14,6 +14,7 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import Chap, Connection, Connector, HostDevice, Target
@@ -21,7 +22,10 @@ from attachd.model import Chap, Connection, Connector, HostDevice, Target
 TIB = 1024**4
 GUARD_SECONDS = 60
 METHODS = frozenset(
-    {"check", "connector", "guard", "connect", "identify", "names_of", "disconnect", "present"}
+    {
+        *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
+        *("settle", "present"),
+    }
 )
 
 
@@ -79,6 +83,8 @@ class FakeHost:
         self._sessions: set[tuple[str, str]] = set()
         self._devices: dict[str, _Device] = {}
         self._trouble = _Trouble()
+        self._orphans: deque[BaseException] = deque()
+        self._late: list[Callable[[], object]] = []
         self._lock = threading.RLock()
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -151,6 +157,21 @@ class FakeHost:
             trouble = self._trouble.lost if after_effect else self._trouble.failures
             trouble[_known(method)].extend([failure] * times)
 
+    def orphan_next_login(self, error: BaseException) -> None:
+        """The next connect raises ``error``; its session and device come only later.
+
+        When it is waited for (``settle``), or else when :meth:`land` is called.
+        """
+        with self._lock:
+            self._orphans.append(error)
+
+    def land(self) -> None:
+        """What was put off happens now."""
+        with self._lock:
+            late, self._late = self._late, []
+            for login in late:
+                login()
+
     def before_next(self, method: str, interlude: Callable[[], object]) -> None:
         """Call ``interlude()`` when the next ``method`` arrives, outside of any lock."""
         with self._lock:
@@ -198,6 +219,9 @@ class FakeHost:
             alive = [t for t in connection.targets if t.portal not in self.dead_portals]
             if not alive:
                 raise _connect_failed("No portal answers.", touched=False)
+            if self._orphans:
+                self._late.append(partial(self._log_in, alive[0], connection.chap))
+                raise self._orphans.popleft()
             return f"/dev/{self._log_in(alive[0], connection.chap).name}"
 
     def identify(
@@ -241,6 +265,11 @@ class FakeHost:
             for target in connection.targets:
                 if (target.portal, target.iqn) not in used:
                     self._sessions.discard((target.portal, target.iqn))
+
+    def settle(self, volume_id: str, connection: Connection) -> None:
+        """A login that iscsid goes on with alone shows."""
+        with self._call("settle", volume_id):
+            self.land()
 
     def present(self, connection: Connection) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""

@@ -508,6 +508,69 @@ def test_a_delete_waits_until_the_attachment_is_gone(server: CinderServer, clien
     assert len(server.seen("get_attachment")) == 3
 
 
+# --- what nobody waits for any more ----------------------------------------------------------
+
+
+def settle(client: CinderClient, scene: Scene, *, age: float = 0) -> None:
+    verbs: dict[str, Callable[[], None]] = {
+        "create": lambda: client.settle_create(
+            scene.volume, instance_id=INSTANCE, prior_attachment_ids=(), age=age
+        ),
+        "update": lambda: client.settle_update(scene.attachment, age=age),
+        "begin_detaching": lambda: client.settle_begin(scene.volume, age=age),
+    }
+    verbs[scene.verb]()
+
+
+QUESTIONS = {
+    "create": "list_attachments",
+    "update": "get_attachment",
+    "begin_detaching": "get_volume",
+}
+
+
+@pytest.mark.parametrize("verb", sorted(QUESTIONS))
+def test_an_orphans_effect_is_waited_for(server: CinderServer, client: CinderClient, verb: str):
+    """It comes behind the second look; the third one sees it."""
+    scene = Scene(server, verb)
+    server.rewrite(QUESTIONS[verb], lambda _: None)
+    server.rewrite(QUESTIONS[verb], lambda _: _have_effect(scene))
+    settle(client, scene)
+    assert len(server.seen(QUESTIONS[verb])) == 3
+    assert scene.is_done()
+
+
+@pytest.mark.parametrize("verb", sorted(QUESTIONS))
+def test_an_orphan_that_can_have_no_effect_any_more_is_waited_for_no_longer(
+    server: CinderServer, verb: str
+):
+    scene = Scene(server, verb)
+    with client_of(server, orphan_timeout=0.05) as client:
+        settle(client, scene)
+        assert len(server.seen(QUESTIONS[verb])) > 1
+        server.requests.clear()
+        settle(client, scene, age=0.05)
+    assert server.seen(QUESTIONS[verb]) == []
+
+
+@pytest.mark.parametrize("verb", sorted(QUESTIONS))
+def test_an_orphan_that_cant_be_looked_for_is_not_gone(server: CinderServer, verb: str):
+    scene = Scene(server, verb)
+    with client_of(server, orphan_timeout=30) as client:
+        server.fail(QUESTIONS[verb], HTTPStatus.SERVICE_UNAVAILABLE, times=TRIES)
+        with pytest.raises(Unreachable):
+            settle(client, scene)
+
+
+def _have_effect(scene: Scene) -> None:
+    effects: dict[str, Callable[[], object]] = {
+        "create": lambda: scene.rules.create(scene.volume, INSTANCE),
+        "update": lambda: scene.rules.update(scene.attachment, CONNECTOR),
+        "begin_detaching": lambda: scene.rules.begin_detaching(scene.volume),
+    }
+    effects[scene.verb]()
+
+
 # --- answers that can't be used -------------------------------------------------------------
 
 

@@ -27,13 +27,12 @@ class Bench:
     host: FakeHost = field(default_factory=FakeHost)
     guests: FakeGuests = field(default_factory=FakeGuests)
     workers: int = 4
-    boots: int = 0
+    boot_id: str = "first-boot"
     requests: int = 0
 
     def start(self) -> None:
         """A daemon starts."""
-        self.boots += 1
-        self.journal = Journal(path=self.directory / "journal.db", boot_id=f"boot-{self.boots}")
+        self.journal = Journal(path=self.directory / "journal.db", boot_id=self.boot_id)
         self.engine = Engine(
             journal=self.journal,
             claims=Claims(
@@ -82,6 +81,7 @@ class Bench:
         """No world has anything of it."""
         assert self.cinder.status(volume_id) == "available"
         assert self.cinder.list_attachments(volume_id) == ()
+        assert self.cinder.rules.exports == set()
         assert self.host.devices == ()
         assert self.host.sessions == frozenset()
         guest = self.guests.get(guest_id)

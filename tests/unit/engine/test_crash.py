@@ -7,10 +7,12 @@ leaves it, while the worlds stay as they were at that moment; then a new engine 
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 
 import pytest
 
+from attachd.errors import Code, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.model import OperationKind
 from attachd.saga.history import Entry
@@ -88,6 +90,56 @@ def test_a_detach_is_killed(bench: Bench, cut: list[int], lines: int) -> None:
     let_go = 6  # the outcome of unplug
     nothing_touched = 3
     assert (state == "done") == (lines >= let_go or lines < nothing_touched)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("call", ["create", "update", "connect"])
+def test_an_attach_is_killed_in_a_call_that_goes_on_without_it(
+    bench: Bench, cut: list[int], call: str
+) -> None:
+    """cinder-volume's export, or iscsid's login, comes behind the end of who asked for it."""
+    guest = bench.guests.add("web")
+    volume = bench.cinder.add_volume(name="data")
+    if call == "connect":
+        bench.host.orphan_next_login(Killed())
+    else:
+        bench.cinder.orphan_next(call, Killed())
+    bench.submit(OperationKind.ATTACH, "web", "data")
+    until_called(bench, call)
+    crash_and_recover(bench, cut)
+    bench.cinder.land()
+    bench.host.land()
+    bench.assert_nothing_left(guest, volume)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_detach_is_killed_in_a_begin_that_comes_late(bench: Bench, cut: list[int]) -> None:
+    guest = bench.guests.add("web")
+    volume = bench.cinder.add_volume(name="data")
+    bench.attach("web", "data")
+    bench.cinder.orphan_next("begin_detaching", Killed())
+    bench.submit(OperationKind.DETACH, "web", "data")
+    until_called(bench, "begin_detaching")
+    crash_and_recover(bench, cut)
+    bench.cinder.land()
+    bench.assert_attached(guest, volume)
+
+
+@pytest.mark.parametrize("call", ["create", "update"])
+def test_an_answer_is_lost_and_the_effect_comes_late(bench: Bench, call: str) -> None:
+    """Nobody was killed: what Cinder does behind an answer that was lost is waited for, too."""
+    guest = bench.guests.add("web")
+    volume = bench.cinder.add_volume(name="data")
+    lost = Unreachable(Code.CINDER_UNAVAILABLE, "Lost.", world=World.CINDER, touched=True)
+    bench.cinder.orphan_next(call, lost)
+    assert bench.attach("web", "data").state == "undone"
+    bench.cinder.land()
+    bench.assert_nothing_left(guest, volume)
+
+
+def until_called(bench: Bench, call: str) -> None:
+    while call not in {c.verb for c in bench.cinder.calls} | {c.method for c in bench.host.calls}:
+        time.sleep(0.01)
 
 
 def crash_and_recover(bench: Bench, cut: list[int]) -> None:

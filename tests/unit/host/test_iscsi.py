@@ -258,6 +258,45 @@ def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.Mon
     assert bench.left == []
 
 
+# --- a login whose caller is dead -------------------------------------------------------------
+
+
+def test_without_a_node_record_no_login_is_waited_for(bench: Bench):
+    bench.volumes.settle(VOLUME, bench.connection())
+    assert bench.iscsi.ran == [("iscsiadm", "-m", "node")]
+
+
+def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
+    place = (bench.portal, IQN)
+    bench.iscsi.records.add(place)
+    timer = threading.Timer(0.1, bench.iscsi.log_in, (place,))
+    timer.start()
+    bench.volumes.settle(VOLUME, bench.connection())
+    timer.join()
+    assert place in bench.iscsi.sessions
+    assert len(bench.iscsi.ran) > 1
+    bench.disconnect(expected_wwn=None)
+    assert bench.left == []
+
+
+def test_a_login_that_iscsid_gave_up_is_waited_for_no_longer(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
+    monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 0.1)
+    bench.iscsi.records.add((bench.portal, IQN))
+    bench.volumes.settle(VOLUME, bench.connection())
+    assert bench.iscsi.sessions == {}
+
+
+def test_a_login_that_cant_be_looked_for_is_not_gone(bench: Bench):
+    bench.iscsi.records.add((bench.portal, IQN))
+    bench.alive = False
+    with pytest.raises(Unreachable):
+        bench.volumes.settle(VOLUME, bench.connection())
+
+
 # --- disconnect ------------------------------------------------------------------------------
 
 

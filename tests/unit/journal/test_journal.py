@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from attachd import trace
 from attachd.errors import AttachdError, Code, Problem, World
 from attachd.journal.ballast import Ballast
 from attachd.journal.journal import Journal
@@ -281,3 +282,18 @@ def test_the_ballast_is_allocated_not_only_declared(tmp_path: Path) -> None:
     assert ballast.give_up()
     assert not ballast.give_up()
     assert file.stat().st_blocks == 0
+
+
+def test_an_events_age_counts_from_its_boot_or_from_this_one(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace, "now", lambda: 1000.0)
+    journal.accept("o1", REQUEST)
+    journal.append("o1", Entry(happening=Happening.DO_INTENT, step="create"), reason="next")
+    (event,) = journal.events("o1")
+    monkeypatch.setattr(trace, "now", lambda: 1007.0)
+    assert journal.age(event) == 7
+    monkeypatch.setattr(trace, "now", lambda: 12.0)
+    later = Journal(path=path, boot_id="boot-2")
+    assert later.age(event) == 12
+    later.close()

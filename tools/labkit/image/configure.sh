@@ -213,6 +213,8 @@ project_name = service
 user_domain_name = Default
 project_domain_name = Default
 region_name = RegionOne
+# a little longer than Cinder's rpc_response_timeout here
+orphan_timeout = 45
 EOF
 }
 
