@@ -9,9 +9,9 @@ PYTHON := $(VENV)/bin/python
 # the lab's host) takes half an hour more: `make functional FUNCTIONAL=tests/functional` runs it, too.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
-	tests/functional/test_broken_parts.py
+	tests/functional/test_broken_parts.py tests/functional/test_kills.py
 
-.PHONY: demo test check unit functional sample clean
+.PHONY: demo test check unit functional crash sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -30,7 +30,12 @@ unit: $(VENV)/ready
 
 functional: $(VENV)/ready
 	tools/lab up
-	$(PYTHON) -m pytest -m lab $(FUNCTIONAL)
+	$(PYTHON) -m pytest -m "lab and not exhaustive" $(FUNCTIONAL)
+
+# Every moment at which attachd can be killed: a table of how each ended. Two hours.
+crash: $(VENV)/ready
+	tools/lab up
+	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py
 
 sample: $(VENV)/ready
 	$(PYTHON) tools/sample > etc/attachd.conf.sample

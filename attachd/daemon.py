@@ -25,6 +25,7 @@ from attachd.api.server import Server
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
 from attachd.cinder.session import CinderSession, load_auth, new_session
+from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.errors import AttachdError, Code
@@ -129,6 +130,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         guests=guests,
         workers=config.workers,
         resume_interval=config.resume_interval,
+        reached=kill_points.from_environment(environment),
     )
     app = create_app(
         engine=engine,

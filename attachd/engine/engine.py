@@ -12,6 +12,7 @@ from functools import partial
 from importlib.metadata import version
 
 from attachd.engine.claims import Claims
+from attachd.engine.kill_points import Reached
 from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
 from attachd.engine.resuming import Resumer
@@ -36,7 +37,8 @@ class Engine:
     """Runs operations, each in a thread of its own, ``workers`` of them beyond their prechecks.
 
     A thread waits for its guest's turn before it takes one of the workers' places, so that one busy
-    guest never holds up the others. ``resume_interval``: see :class:`Resumer`.
+    guest never holds up the others. ``resume_interval``: see :class:`Resumer`;
+    ``reached``: see :class:`Runner`.
     """
 
     def __init__(
@@ -49,12 +51,14 @@ class Engine:
         guests: Guests,
         workers: int,
         resume_interval: float,
+        reached: Reached,
     ) -> None:
         self._journal = journal
         self._claims = claims
         self._cinder = cinder
         self._host = host
         self._guests = guests
+        self._reached = reached
         self._places = threading.BoundedSemaphore(workers)
         self._progress = Progress()
         self._lock = threading.Lock()
@@ -232,6 +236,7 @@ class Engine:
                 operation=operation,
                 journal=self._journal,
                 news=self._progress.news,
+                reached=self._reached,
             )
             return runner.run()
 

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from attachd.engine.kill_points import Moment, Reached, Verb, name_of
 from attachd.errors import AttachdError, Code, Problem, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import EventRow
@@ -32,7 +33,11 @@ class Rest:
 
 
 class Runner:
-    """Runs one operation, once. ``news`` is called after each line that was journalled."""
+    """Runs one operation, once.
+
+    ``news`` is called after each line that was journalled, ``reached`` at each moment that has a
+    name (see :mod:`attachd.engine.kill_points`).
+    """
 
     def __init__(
         self,
@@ -41,11 +46,13 @@ class Runner:
         operation: Operation,
         journal: Journal,
         news: Callable[[], None],
+        reached: Reached,
     ) -> None:
         self._id = operation_id
         self._operation = operation
         self._journal = journal
         self._news = news
+        self._reached = reached
         self._steps = {step.spec.name: step for step in operation.steps}
         self._specs = tuple(step.spec for step in operation.steps)
         self._history = list(journal.history(operation_id))
@@ -78,10 +85,8 @@ class Runner:
     # --- do and undo ------------------------------------------------------------------------
 
     def _do(self, step: Step, reason: str) -> None:
-        self._write(Happening.DO_INTENT, step, reason)
-        error = self._attempt(step.do, step)
+        error = self._carry_out(step, Verb.DO, step.do, reason)
         if error is None:
-            self._write(Happening.DO_DONE, step, "it took effect")
             return
         self._first_problem = self._first_problem or error.problem
         self._last_error = error
@@ -93,17 +98,33 @@ class Runner:
     def _undo(self, step: Step, reason: str) -> None:
         if step.undo is None:
             raise AssertionError(f"{step.spec.name} is undoable and has no undo")
-        self._write(Happening.UNDO_INTENT, step, reason)
-        error = self._attempt(step.undo, step)
+        error = self._carry_out(step, Verb.UNDO, step.undo, reason)
         if error is None:
-            self._write(Happening.UNDO_DONE, step, "it is proven gone")
             return
         self._last_error = error
         self._write(Happening.UNDO_FAILED, step, error.problem.brief, error.problem)
 
-    def _attempt(self, verb: Callable[[], None], step: Step) -> AttachdError | None:
+    def _carry_out(
+        self, step: Step, verb: Verb, effect: Callable[[], None], reason: str
+    ) -> AttachdError | None:
+        """Intent, effect, outcome (law 1). The outcome of a failure is left to the caller."""
+        intent, outcome, done = _LINES[verb]
+        self._at(step, verb, Moment.BEFORE_INTENT)
+        self._write(intent, step, reason)
+        self._at(step, verb, Moment.AFTER_INTENT)
+        error = self._attempt(effect, step)
+        if error is None:
+            self._at(step, verb, Moment.AFTER_EFFECT)
+            self._write(outcome, step, done)
+            self._at(step, verb, Moment.AFTER_OUTCOME)
+        return error
+
+    def _at(self, step: Step, verb: Verb, moment: Moment) -> None:
+        self._reached(name_of(self._operation.kind, step.spec.name, verb, moment))
+
+    def _attempt(self, effect: Callable[[], None], step: Step) -> AttachdError | None:
         try:
-            verb()
+            effect()
         except AttachdError as exc:
             LOG.info("%s: %s: %s", self._id, step.spec.name, exc, exc_info=LOG.isEnabledFor(10))
             return exc
@@ -215,6 +236,11 @@ class _CannotLookError(Exception):
         super().__init__(str(error))
         self.error = error
 
+
+_LINES = {
+    Verb.DO: (Happening.DO_INTENT, Happening.DO_DONE, "it took effect"),
+    Verb.UNDO: (Happening.UNDO_INTENT, Happening.UNDO_DONE, "it is proven gone"),
+}
 
 _INTERRUPTED = Problem(
     code=Code.INTERRUPTED,

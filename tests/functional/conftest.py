@@ -15,6 +15,25 @@ from tests.functional.lab import Cloud, Guest, Host, Worlds, run_lab
 LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
 
 
+STORY = pytest.StashKey[list[tuple[str, str]]]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How each test ended that has something to tell."""
+    story = terminalreporter.config.stash.get(STORY, [])
+    if story:
+        terminalreporter.section("how it ended")
+    for moment, end in story:
+        terminalreporter.line(f"{moment:45} {end}")
+
+
+@pytest.fixture
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Tells how a test with a parameter ended, in a table at the end of the run."""
+    story = request.config.stash.setdefault(STORY, [])
+    return lambda end: story.append((request.node.callspec.id, end))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "functional" in Path(item.path).parts:

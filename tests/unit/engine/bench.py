@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,10 @@ from tests.fakes.host import FakeHost
 PATIENCE = 30.0
 
 
+class KilledError(BaseException):
+    """The end of a process, as far as a thread can tell."""
+
+
 @dataclass
 class Bench:
     """An engine and its worlds; ``restart`` is a crash of the daemon and a new start of it."""
@@ -28,6 +33,8 @@ class Bench:
     guests: FakeGuests = field(default_factory=FakeGuests)
     workers: int = 4
     boot_id: str = "first-boot"
+    kill_at: str = ""
+    killed: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
 
     def start(self) -> None:
@@ -43,8 +50,25 @@ class Bench:
             guests=self.guests,
             workers=self.workers,
             resume_interval=0.05,
+            reached=self._at,
         )
         self.engine.start()
+
+    def _at(self, name: str) -> None:
+        """The daemon dies at the moment ``kill_at``, once."""
+        if name == self.kill_at:
+            self.kill_at = ""
+            self.killed.set()
+            raise KilledError
+
+    def recover(self) -> None:
+        """The daemon was killed; the next one brings everything to its end."""
+        assert self.engine.stop(PATIENCE), "the engine left a thread"
+        self.journal.close()
+        self.start()
+        for row in self.journal.operations():
+            while self.journal.operation(row.operation_id).state.open:
+                self.engine.wait(row.operation_id, after=10**6, timeout=0.05)
 
     def stop(self) -> None:
         """The daemon stops in order."""

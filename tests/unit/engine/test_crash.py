@@ -1,7 +1,7 @@
-"""A daemon that is killed between any two lines of the journal, and the next one's recovery.
+"""A daemon that is killed at any moment of an operation, and the next one's recovery.
 
-The journal is cut off behind each line of a whole attach and a whole detach in turn, as a kill
-leaves it, while the worlds stay as they were at that moment; then a new engine starts on it.
+At each moment that has a name, doing and undoing, the thread that drives the operation dies, while
+the journal and the worlds stay as they were; then a new engine starts on them.
 """
 
 from __future__ import annotations
@@ -12,115 +12,112 @@ from pathlib import Path
 
 import pytest
 
+from attachd.engine.kill_points import all_names
 from attachd.errors import Code, Unreachable, World
-from attachd.journal.journal import Journal
 from attachd.model import OperationKind
-from attachd.saga.history import Entry
-from tests.unit.engine.bench import Bench
-from tests.unit.engine.test_attach import wait_until_closed
+from tests.unit.engine.bench import PATIENCE, Bench, KilledError
 
-ATTACH_LINES = 18
-DETACH_LINES = 14
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant
+)
 
+ATTACH = [name for name in all_names() if name.startswith("attach.") and ".do." in name]
+ATTACH_BACK = [name for name in all_names() if name.startswith("attach.") and ".undo." in name]
+DETACH = [name for name in all_names() if name.startswith("detach.") and ".do." in name]
+DETACH_BACK = [name for name in all_names() if name.startswith("detach.") and ".undo." in name]
 
-class Killed(BaseException):
-    """The end of a process, as far as a thread can tell."""
-
-
-@pytest.fixture
-def cut(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """[lines left]: behind so many lines the journal takes nothing more, as after a kill."""
-    left = [10**6]
-    append, rest = Journal.append, Journal.rest
-
-    def cut_append(self: Journal, operation_id: str, entry: Entry, **rest: object) -> None:
-        if left[0] <= 0:
-            raise Killed
-        append(self, operation_id, entry, **rest)  # type: ignore[arg-type]
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-
-    def cut_rest(self: Journal, *args: object, **kwargs: object) -> None:
-        if left[0] <= 0:
-            raise Killed
-        rest(self, *args, **kwargs)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(Journal, "append", cut_append)
-    monkeypatch.setattr(Journal, "rest", cut_rest)
-    return left
+PLUGGED = ATTACH.index("attach.plug.do.after-effect")
+RESERVED = ATTACH.index("attach.reserve.do.after-intent")
+LET_GO = DETACH.index("detach.unplug.do.after-effect")
+BEGUN = DETACH.index("detach.begin.do.after-intent")
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("lines", range(1, ATTACH_LINES + 1))
-def test_an_attach_is_killed(bench: Bench, cut: list[int], lines: int) -> None:
+@pytest.mark.parametrize("moment", ATTACH)
+def test_an_attach_is_killed(bench: Bench, moment: str) -> None:
     guest = bench.guests.add("web")
     volume = bench.cinder.add_volume(name="data")
-    cut[0] = lines
-    operation = bench.submit(OperationKind.ATTACH, "web", "data")
-    while cut[0] > 0:
-        bench.engine.wait(operation, after=10**6, timeout=0.01)
-    crash_and_recover(bench, cut)
-    state = bench.engine.operation(operation).state
-    if state == "done":
+    operation = kill_at(bench, moment, OperationKind.ATTACH)
+    went_forward = bench.engine.operation(operation).state == "done"
+    if went_forward:
         bench.assert_attached(guest, volume)
     else:
         bench.assert_nothing_left(guest, volume)
-    plugged = 14  # the outcome of plug
-    nothing_touched = 3
-    assert (state == "done") == (lines >= plugged or lines < nothing_touched)
+    assert went_forward == (not RESERVED <= ATTACH.index(moment) < PLUGGED)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("lines", range(1, DETACH_LINES + 1))
-def test_a_detach_is_killed(bench: Bench, cut: list[int], lines: int) -> None:
+@pytest.mark.parametrize("moment", ATTACH_BACK)
+def test_an_attach_is_killed_on_its_way_back(bench: Bench, moment: str) -> None:
+    guest = bench.guests.add("web")
+    volume = bench.cinder.add_volume(name="data")
+    bench.cinder.fail_next("complete", times=2)
+    operation = kill_at(bench, moment, OperationKind.ATTACH)
+    state = bench.engine.operation(operation).state
+    if state == "done":  # no undo had been journalled, and the guest held its disk
+        assert moment == "attach.plug.undo.before-intent"
+        bench.assert_attached(guest, volume)
+    else:
+        bench.assert_nothing_left(guest, volume)
+
+
+@pytest.mark.parametrize("moment", DETACH)
+def test_a_detach_is_killed(bench: Bench, moment: str) -> None:
     guest = bench.guests.add("web")
     volume = bench.cinder.add_volume(name="data")
     bench.attach("web", "data")
-    cut[0] = lines
-    operation = bench.submit(OperationKind.DETACH, "web", "data")
-    while cut[0] > 0:
-        bench.engine.wait(operation, after=10**6, timeout=0.01)
-    crash_and_recover(bench, cut)
-    state = bench.engine.operation(operation).state
-    if state == "done":
+    operation = kill_at(bench, moment, OperationKind.DETACH)
+    went_forward = bench.engine.operation(operation).state == "done"
+    if went_forward:
         bench.assert_nothing_left(guest, volume)
     else:
         bench.assert_attached(guest, volume)
-    let_go = 6  # the outcome of unplug
-    nothing_touched = 3
-    assert (state == "done") == (lines >= let_go or lines < nothing_touched)
+    assert went_forward == (not BEGUN <= DETACH.index(moment) < LET_GO)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("moment", DETACH_BACK)
+def test_a_detach_is_killed_on_its_way_back(bench: Bench, moment: str) -> None:
+    guest = bench.guests.add("web")
+    volume = bench.cinder.add_volume(name="data")
+    bench.attach("web", "data")
+    bench.guests.make_deaf(guest)
+    operation = kill_at(bench, moment, OperationKind.DETACH)
+    assert bench.engine.operation(operation).state == "undone"
+    bench.assert_attached(guest, volume)
+
+
+def kill_at(bench: Bench, moment: str, kind: OperationKind) -> str:
+    """Begin an operation, die in it, recover; the operation's id."""
+    bench.kill_at = moment
+    operation = bench.submit(kind, "web", "data")
+    assert bench.killed.wait(PATIENCE), f"the operation never came to {moment}"
+    bench.recover()
+    return operation
+
+
 @pytest.mark.parametrize("call", ["create", "update", "connect"])
-def test_an_attach_is_killed_in_a_call_that_goes_on_without_it(
-    bench: Bench, cut: list[int], call: str
-) -> None:
+def test_an_attach_is_killed_in_a_call_that_goes_on_without_it(bench: Bench, call: str) -> None:
     """cinder-volume's export, or iscsid's login, comes behind the end of who asked for it."""
     guest = bench.guests.add("web")
     volume = bench.cinder.add_volume(name="data")
     if call == "connect":
-        bench.host.orphan_next_login(Killed())
+        bench.host.orphan_next_login(KilledError())
     else:
-        bench.cinder.orphan_next(call, Killed())
+        bench.cinder.orphan_next(call, KilledError())
     bench.submit(OperationKind.ATTACH, "web", "data")
     until_called(bench, call)
-    crash_and_recover(bench, cut)
+    bench.recover()
     bench.cinder.land()
     bench.host.land()
     bench.assert_nothing_left(guest, volume)
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_detach_is_killed_in_a_begin_that_comes_late(bench: Bench, cut: list[int]) -> None:
+def test_a_detach_is_killed_in_a_begin_that_comes_late(bench: Bench) -> None:
     guest = bench.guests.add("web")
     volume = bench.cinder.add_volume(name="data")
     bench.attach("web", "data")
-    bench.cinder.orphan_next("begin_detaching", Killed())
+    bench.cinder.orphan_next("begin_detaching", KilledError())
     bench.submit(OperationKind.DETACH, "web", "data")
     until_called(bench, "begin_detaching")
-    crash_and_recover(bench, cut)
+    bench.recover()
     bench.cinder.land()
     bench.assert_attached(guest, volume)
 
@@ -140,14 +137,6 @@ def test_an_answer_is_lost_and_the_effect_comes_late(bench: Bench, call: str) ->
 def until_called(bench: Bench, call: str) -> None:
     while call not in {c.verb for c in bench.cinder.calls} | {c.method for c in bench.host.calls}:
         time.sleep(0.01)
-
-
-def crash_and_recover(bench: Bench, cut: list[int]) -> None:
-    bench.engine.stop(5)
-    bench.journal.close()
-    cut[0] = 10**6
-    bench.start()
-    wait_until_closed(bench)
 
 
 def test_recovery_reads_only_the_file(bench: Bench, tmp_path: Path) -> None:

@@ -1,0 +1,247 @@
+"""attachd is killed at each moment that has a name, and in the middle of its outside calls.
+
+Behind each: systemd starts it again, it recovers by itself, the four worlds agree by other eyes,
+and every byte that was on the volume still is. ``make test`` runs the chosen ones, ``make crash``
+all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+import pytest
+
+from attachd.engine.kill_points import VARIABLE, all_names
+from tests.functional import faults
+from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
+
+MEGABYTES = 4
+DROP_IN = "/run/systemd/system/attachd.service.d/kill.conf"
+
+CHOSEN = frozenset(
+    {
+        "attach.reserve.do.after-intent",
+        "attach.create.do.after-effect",
+        "attach.update.do.after-intent+0.5",
+        "attach.connect.do.after-intent+2",
+        "attach.connect.do.after-effect",
+        "attach.plug.do.after-intent",
+        "attach.complete.do.before-intent",
+        "attach.connect.undo.after-effect",
+        "detach.begin.do.after-effect",
+        "detach.unplug.do.after-intent+0.3",
+        "detach.disconnect.do.after-intent+1",
+        "detach.delete.do.after-effect",
+    }
+)
+
+# Seconds behind an intent at which the step's outside call is under way.
+INSIDE = [
+    *("attach.create.do.after-intent+0.1", "attach.create.do.after-intent+0.3"),
+    *("attach.update.do.after-intent+0.5", "attach.update.do.after-intent+3"),
+    *(f"attach.connect.do.after-intent+{seconds}" for seconds in (0.5, 1, 1.5, 2, 2.5, 3)),
+    *("attach.plug.do.after-intent+0.2", "attach.plug.do.after-intent+0.6"),
+    *("attach.complete.do.after-intent+0.2", "attach.complete.do.after-intent+0.5"),
+    *("detach.begin.do.after-intent+0.1", "detach.begin.do.after-intent+0.3"),
+    *("detach.unplug.do.after-intent+0.3", "detach.unplug.do.after-intent+0.8"),
+    *(f"detach.disconnect.do.after-intent+{seconds}" for seconds in (0.5, 1, 1.5, 2, 3)),
+    *("detach.delete.do.after-intent+0.3", "detach.delete.do.after-intent+2"),
+]
+
+
+def points(prefix: str, verb: str) -> list[object]:
+    """The moments of an operation, those that ``make test`` leaves to ``make crash`` marked."""
+    names = [*all_names(), *INSIDE]
+    return [
+        pytest.param(name, marks=() if name in CHOSEN else pytest.mark.exhaustive)
+        for name in names
+        if name.startswith(f"{prefix}.") and f".{verb}." in name
+    ]
+
+
+@dataclass
+class Scene:
+    """A running guest, a volume with bytes on it, and the daemon that shall die."""
+
+    host: Host
+    worlds: Worlds
+    cloud: Cloud
+    guest: Guest
+    volume: str
+    checksum: str = ""
+
+    @contextmanager
+    def dying_at(self, moment: str) -> Iterator[None]:
+        """The daemon dies once at this moment, and did when this is left."""
+        environment = f"[Service]\nEnvironment={VARIABLE}={moment}\n"
+        self.host.do(
+            "sh", "-c", f"mkdir -p {DROP_IN.rpartition('/')[0]}; cat > {DROP_IN}", stdin=environment
+        )
+        try:
+            self.host.script("systemctl daemon-reload; systemctl restart attachd.service")
+        finally:
+            self.host.script(f"rm {DROP_IN}; systemctl daemon-reload")
+        doomed = self.pid()
+        yield
+        assert self.pid() != doomed, f"it never came to {moment}"
+
+    def pid(self) -> int:
+        """The daemon's main process; systemd has it running again."""
+        eventually(
+            "attachd runs",
+            lambda: self.host.run("systemctl", "is-active", "-q", "attachd").status == 0,
+        )
+        return int(self.host.do("systemctl", "show", "-P", "MainPID", "attachd.service"))
+
+    def ask(self, verb: str, moment: str, around: AbstractContextManager[object]) -> None:
+        """Ask for an operation, die in it, and wait until nothing is open."""
+        with around, self.dying_at(moment):
+            result = self.host.attachctl(verb, self.guest.name, self.volume)
+            assert result.status in (0, 1, 5), result.out + result.err
+        eventually("nothing is open", lambda: not self.host.open_operations())
+
+    def attach(self) -> None:
+        """As a user would."""
+        result = self.host.attachctl("attach", self.guest.name, self.volume)
+        assert result.status == 0, result.err
+
+    def detach(self) -> None:
+        """As a user would."""
+        result = self.host.attachctl("detach", self.guest.name, self.volume)
+        assert result.status == 0, result.err
+
+    def is_attached(self) -> bool:
+        """The four worlds agree, one way or the other; and no byte is lost."""
+        listed = self.host.attachctl("list", "--guest", self.guest.name, "-f", "json").json
+        if not listed:
+            self.worlds.assert_nothing_left(self.volume, self.guest)
+            self.assert_no_export()
+            return False
+        (attachment,) = listed
+        assert attachment["state"] == "attached"
+        disk = self.worlds.assert_attached(self.guest, self.volume, attachment)
+        assert self.guest.checksum(disk, MEGABYTES) == self.checksum
+        return True
+
+    def assert_no_export(self) -> None:
+        """Cinder's target lets no initiator in to this volume any more."""
+        acls = self.host.script(
+            "ls -d /sys/kernel/config/target/iscsi/*/tpgt_1/acls/iqn* 2>/dev/null || true"
+        )
+        assert self.volume not in acls
+
+
+@pytest.fixture(scope="module")
+def scene(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest) -> Iterator[Scene]:
+    """The volume is written once; behind the last kill its bytes are read once more."""
+    scene = Scene(host, worlds, cloud, guest, cloud.volume())
+    scene.attach()
+    disk = guest.disk_with_serial(scene.volume)
+    assert disk is not None
+    scene.checksum = guest.write(disk, MEGABYTES)
+    scene.detach()
+    yield scene
+    scene.attach()
+    assert scene.is_attached()
+    scene.detach()
+    cloud.delete(scene.volume)
+
+
+@pytest.fixture(autouse=True)
+def ended(scene: Scene, request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test that failed leaves the volume to the next one as it should be."""
+    yield
+    if scene.host.attachctl("list", "-f", "json").json:
+        scene.detach()
+
+
+@pytest.mark.parametrize("moment", points("attach", "do"))
+def test_killed_in_an_attach(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    scene.ask("attach", moment, nullcontext())
+    if scene.is_attached():
+        tell("attached")
+        scene.detach()
+    else:
+        tell("undone")
+
+
+@pytest.mark.parametrize("moment", points("attach", "undo"))
+def test_killed_in_an_attachs_undo(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    never = {"path": "/action", "body": "os-complete", "status": 500, "times": 99}
+    scene.ask("attach", moment, faults.cinder_that_fails(scene.host, never))
+    assert not scene.is_attached()
+    tell("undone")
+
+
+@pytest.mark.parametrize("moment", points("detach", "do"))
+def test_killed_in_a_detach(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    scene.attach()
+    scene.ask("detach", moment, nullcontext())
+    if scene.is_attached():
+        tell("undone: attached")
+        scene.detach()
+    else:
+        tell("detached")
+
+
+@pytest.mark.parametrize("moment", points("detach", "undo"))
+def test_killed_in_a_detachs_undo(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    scene.attach()
+    scene.ask("detach", moment, suspended(scene))
+    eventually(
+        "the guest that obeyed late has let go",
+        lambda: scene.cloud.status(scene.volume) == "available",
+    )
+    eventually("nothing is open", lambda: not scene.host.open_operations())
+    assert not scene.is_attached()
+    tell("undone, then detached when the guest obeyed late")
+
+
+def test_cinder_finishes_an_export_behind_the_recovery(scene: Scene) -> None:
+    """cinder-volume is held up, attachd dies, its successor looks, and only then is it exported."""
+    host = scene.host
+    host.do("systemctl", "kill", "--signal=STOP", "cinder-volume.service")
+    try:
+        begun = host.attachctl("attach", scene.guest.name, scene.volume, "--no-wait", "-f", "json")
+        assert begun.status == 0, begun.err
+        eventually("Cinder was asked to export", lambda: _is_at(host, "update"))
+        host.do("systemctl", "kill", "--signal=KILL", "attachd.service")
+        eventually("attachd is back", lambda: host.attachctl("list").status == 0)
+        assert host.open_operations() != []
+        assert scene.cloud.status(scene.volume) == "reserved"
+    finally:
+        host.do("systemctl", "kill", "--signal=CONT", "cinder-volume.service")
+    eventually("nothing is open", lambda: not host.open_operations())
+    assert not scene.is_attached()
+
+
+def test_the_privileged_helper_is_killed_in_a_connect(scene: Scene) -> None:
+    host, doomed = scene.host, scene.pid()
+    begun = host.attachctl("attach", scene.guest.name, scene.volume, "--no-wait", "-f", "json")
+    assert begun.status == 0, begun.err
+    eventually("it connects", lambda: _is_at(host, "connect"))
+    host.do("pkill", "-KILL", "-P", str(doomed))
+    eventually("there is another daemon", lambda: scene.pid() != doomed)
+    eventually("nothing is open", lambda: not host.open_operations())
+    assert not scene.is_attached()
+
+
+def _is_at(host: Host, step: str) -> bool:
+    """Has the open operation begun this step, or one behind it?"""
+    for operation in host.open_operations():
+        shown = host.attachctl("operation", "show", operation["operation_id"], "-f", "json").json
+        return any(s["name"] == step and s["state"] != "pending" for s in shown["steps"])
+    return False
+
+
+@contextmanager
+def suspended(scene: Scene) -> Iterator[None]:
+    """The guest ignores its unplug; attachd doesn't wait for long."""
+    with scene.host.option("guest", "unplug_timeout", "20"):
+        scene.host.do("virsh", "suspend", scene.guest.name)
+        try:
+            yield
+        finally:
+            scene.host.do("virsh", "resume", scene.guest.name)
