@@ -21,6 +21,12 @@ class Engine(Protocol):
         request-id-reused (other content), shutting-down, journal-full, journal-unavailable.
         """
 
+    def resume(self, operation_id: str) -> OperationView:
+        """Go on with one that needs attention; the view of any other is what it is.
+
+        Raises operation-not-found, shutting-down, journal-unavailable.
+        """
+
     def operation(self, operation_id: str) -> OperationView:
         """Raises operation-not-found."""
 

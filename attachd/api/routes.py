@@ -16,6 +16,7 @@ from typing import Any
 
 from attachd.api import documents, schemas
 from attachd.api.ports import Engine
+from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
     AttachmentRecord,
@@ -153,7 +154,14 @@ def _new_request_id() -> str:
 
 
 def _submit(context: Context, request: Request) -> Reply:
-    view = context.engine.submit(request)
+    return _accepted(context.engine.submit(request))
+
+
+def _resume(context: Context, call: Call) -> Reply:
+    return _accepted(context.engine.resume(call.path["operation_id"]))
+
+
+def _accepted(view: OperationView) -> Reply:
     return Reply(
         document=documents.operation(view),
         status=HTTPStatus.ACCEPTED,
@@ -287,6 +295,15 @@ ROUTES = (
         summary="One operation with its steps.",
         handler=_operation,
         answer="Operation",
+    ),
+    Route(
+        method="POST",
+        path="/v1/operations/{operation_id}/resume",
+        name="resumeOperation",
+        summary="Go on with an operation that needs attention; any other stays as it is.",
+        handler=_resume,
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
     ),
     Route(
         method="GET",

@@ -45,7 +45,11 @@ class Client:
         return self._ask("GET", target, query=query, timeout=timeout)
 
     def post(
-        self, target: str, body: Mapping[str, object], *, timeout: float = ANSWER_SECONDS
+        self,
+        target: str,
+        body: Mapping[str, object] | None = None,
+        *,
+        timeout: float = ANSWER_SECONDS,
     ) -> Reply:
         """Ask for something to be done."""
         return self._ask("POST", target, body=body, timeout=timeout)

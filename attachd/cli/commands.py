@@ -106,6 +106,20 @@ def operation_show(args: Namespace, client: Client) -> Outcome:
     return Outcome(text=text)
 
 
+def operation_resume(args: Namespace, client: Client) -> Outcome:
+    """attachctl operation resume"""
+    target = f"/v1/operations/{segment(args.operation)}"
+    so_far = client.get(f"{target}/events").document["events"]
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.post(f"{target}/resume", timeout=timeout),
+        title=f"Resuming operation {args.operation}",
+        shown=lambda operation: _operation(operation, args),
+        after=so_far[-1]["seq"] if so_far else 0,
+    )
+
+
 COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "attach": attach,
     "detach": detach,
@@ -113,6 +127,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "show": show,
     "operation_list": operation_list,
     "operation_show": operation_show,
+    "operation_resume": operation_resume,
 }
 
 
@@ -123,8 +138,9 @@ def _operate(
     *,
     title: str,
     shown: Callable[[Operation], str],
+    after: int = 0,
 ) -> Outcome:
-    """Send a request and see its operation through."""
+    """Send a request and see its operation through; news behind number ``after`` are told."""
     deadline = Deadline(args.timeout)
     operation_id = None
     try:
@@ -133,7 +149,7 @@ def _operate(
         if args.no_wait:
             return Outcome(text=_operation(operation, args))
         with progress(title, quiet=args.quiet) as tell:
-            operation = follow(client, operation_id, deadline=deadline, tell=tell)
+            operation = follow(client, operation_id, after=after, deadline=deadline, tell=tell)
     except KeyboardInterrupt:
         return _interrupted(operation_id)
     if operation["state"] != "done":

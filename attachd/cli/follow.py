@@ -86,11 +86,16 @@ def submit(send: Callable[[float], Reply], *, deadline: Deadline) -> Operation:
 
 
 def follow(
-    client: Client, operation_id: str, *, deadline: Deadline, tell: Callable[[Event], None]
+    client: Client,
+    operation_id: str,
+    *,
+    deadline: Deadline,
+    tell: Callable[[Event], None],
+    after: int = 0,
 ) -> Operation:
-    """The operation at rest; ``tell`` hears of each of its events, once."""
+    """The operation at rest; ``tell`` hears of each of its events behind ``after``, once."""
     try:
-        return _follow(client, operation_id, deadline, tell)
+        return _follow(client, operation_id, after, deadline, tell)
     except StillRunning:
         raise
     except Failure as failure:
@@ -103,11 +108,14 @@ def how_to_follow(operation_id: str) -> str:
 
 
 def _follow(
-    client: Client, operation_id: str, deadline: Deadline, tell: Callable[[Event], None]
+    client: Client,
+    operation_id: str,
+    after: int,
+    deadline: Deadline,
+    tell: Callable[[Event], None],
 ) -> Operation:
     target = f"/v1/operations/{operation_id}"
     lost = _Lost()
-    after = 0
     while True:
         wait = deadline.left(_LONGEST_WAIT)
         timeout = wait + max(1.0, deadline.left(ANSWER_SECONDS))

@@ -135,6 +135,15 @@ def build_parser() -> Parser:
         operations, "show", "one operation and its steps", OPERATION_COLUMNS, "operation_show"
     )
     shown.add_argument("operation", metavar="OPERATION", help="its id")
+    resumed = _command(
+        operations,
+        "resume",
+        "go on with an operation that needs attention",
+        OPERATION_COLUMNS,
+        "operation_resume",
+    )
+    resumed.add_argument("operation", metavar="OPERATION", help="its id")
+    _add_waiting(resumed)
     return parser
 
 

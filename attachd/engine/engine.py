@@ -101,16 +101,29 @@ class Engine:
 
         Raises shutting-down, journal-full, request-id-reused.
         """
+        self._refuse_while_stopping()
+        row = self._journal.accept(str(uuid.uuid4()), request)
+        if row.state is OperationState.ACCEPTED:  # no repetition of a request that rests
+            self._launch(row.operation_id)
+        return self.operation(row.operation_id)
+
+    def resume(self, operation_id: str) -> OperationView:
+        """Go on now with an operation that needs attention; any other is shown as it is.
+
+        Raises operation-not-found, shutting-down.
+        """
+        self._refuse_while_stopping()
+        self._journal.accept_again(operation_id)
+        self._launch(operation_id)
+        return self.operation(operation_id)
+
+    def _refuse_while_stopping(self) -> None:
         if self._stopping.is_set():
             raise Refused(
                 Code.SHUTTING_DOWN,
                 "attachd is stopping.",
                 resolution="Ask again when it has started.",
             )
-        row = self._journal.accept(str(uuid.uuid4()), request)
-        if row.state is OperationState.ACCEPTED:  # no repetition of a request that rests
-            self._launch(row.operation_id)
-        return self.operation(row.operation_id)
 
     # --- views ------------------------------------------------------------------------------
 

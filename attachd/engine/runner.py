@@ -203,7 +203,7 @@ class Runner:
                 f"attachd goes on by itself when {_WORLD_NAMES[waiting_for]} answers again."
             )
         else:
-            resolution = f"{problem.resolution} Then restart attachd, which goes on with it."
+            resolution = f"{problem.resolution} Then: attachctl operation resume {self._id}"
         return replace(
             problem,
             details="\n".join(line for line in lines if line),

@@ -105,6 +105,18 @@ class Journal:
             operation_id,
         )
 
+    def accept_again(self, operation_id: str) -> None:
+        """One that needs attention shall go on; any other is left as it is.
+
+        Raises operation-not-found.
+        """
+        self.operation(operation_id)
+        self._execute(
+            "UPDATE operations SET state = 'accepted', waiting_for = NULL "
+            "WHERE operation_id = ? AND state = 'needs-attention'",
+            operation_id,
+        )
+
     def claim(
         self, operation_id: str, *, guest_id: str, guest_name: str, volume_id: str, volume_name: str
     ) -> OperationRow | None:

@@ -71,6 +71,19 @@ class FakeEngine:
             self.requests.append(request)
             return self._begin(request)
 
+    def resume(self, operation_id: str) -> OperationView:
+        with self._changed:
+            self._raise()
+            operation = self._find(operation_id)
+            if operation.view.state is OperationState.NEEDS_ATTENTION:
+                operation.failure = self.failure
+                operation.view = replace(operation.view, state=OperationState.RUNNING)
+                self._tell(operation, state=str(operation.view.state), phase="state")
+                if not self.hold:
+                    self._finish(operation)
+                self._changed.notify_all()
+            return operation.view
+
     def operation(self, operation_id: str) -> OperationView:
         with self._changed:
             self._raise()

@@ -149,6 +149,22 @@ def test_operations_newest_first_and_only_the_open(served: Path, engine: FakeEng
     refused(ask(served, "GET", "/v1/operations/none"), 404, "operation-not-found")
 
 
+def test_an_operation_is_resumed(served: Path, engine: FakeEngine) -> None:
+    engine.failure = Failure(
+        OperationState.NEEDS_ATTENTION, Problem(code=Code.STILL_IN_USE, brief="It is held.")
+    )
+    operation = ask(served, "POST", "/v1/attachments", WANTED).document["operation_id"]
+    target = f"/v1/operations/{operation}/resume"
+    engine.failure, engine.hold = None, True
+
+    answer = fits(ask(served, "POST", target), "Operation")
+    assert (answer.status, answer.document["state"]) == (202, "running")
+    assert answer.headers["Location"] == f"/v1/operations/{operation}"
+    engine.release(operation)
+    assert ask(served, "POST", target).document["state"] == "done"
+    refused(ask(served, "POST", "/v1/operations/none/resume"), 404, "operation-not-found")
+
+
 def test_an_operation_shows_its_steps_and_its_problem(served: Path, engine: FakeEngine) -> None:
     problem = Problem(code=Code.CONNECT_FAILED, brief="No device.", details="d", resolution="r")
     engine.failure = Failure(OperationState.UNDONE, problem, failed_step="connect")

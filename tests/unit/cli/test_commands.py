@@ -406,6 +406,31 @@ def test_operations_are_listed(daemon: FakeEngine, run: Run) -> None:
     assert "steps" not in run("operation", "list").out
 
 
+def test_an_operation_is_resumed_to_its_end(daemon: FakeEngine, run: Run) -> None:
+    daemon.failure = Failure(
+        OperationState.NEEDS_ATTENTION,
+        Problem(code=Code.STILL_IN_USE, brief="It is held."),
+        failed_step="connect",
+    )
+    assert run("attach", "web", "data").status == 5
+    name = daemon.until_submitted()
+    assert run("operation", "resume", name).status == 5
+    daemon.failure = UNDONE
+    assert run("operation", "resume", name).err.startswith("connect-failed: ")
+    assert run("operation", "show", name, "-f", "value", "-c", "state").out == "undone\n"
+
+
+def test_an_operation_that_is_resumed_well_is_printed(daemon: FakeEngine, run: Run) -> None:
+    daemon.failure = Failure(
+        OperationState.NEEDS_ATTENTION, Problem(code=Code.STILL_IN_USE, brief="It is held.")
+    )
+    run("attach", "web", "data")
+    daemon.failure = None
+    ran = run("operation", "resume", daemon.until_submitted(), "-f", "json")
+    assert (ran.status, ran.document["state"]) == (0, "done")
+    assert run("operation", "resume", "none").status == 3
+
+
 def test_an_operation_is_shown_with_its_steps(daemon: FakeEngine, run: Run) -> None:
     daemon.failure = UNDONE
     run("attach", "web", "data")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -337,6 +338,28 @@ def test_libvirt_goes_before_the_plug_leaves_us(bench: Bench, guest: str, volume
     view = bench.attach("web", "data")
     assert view.state is OperationState.UNDONE
     bench.assert_nothing_left(guest, volume)
+
+
+def test_what_needed_attention_is_resumed_by_hand(bench: Bench, guest: str, volume: str) -> None:
+    with ExitStack() as holder:
+        bench.cinder.before_next(
+            "complete",
+            lambda: holder.enter_context(bench.host.held(bench.host.devices[0].path, by="lvm")),
+        )
+        bench.cinder.fail_next("complete", PARTIAL)
+        view = bench.attach("web", "data")
+        assert view.problem is not None
+        assert (view.state, view.problem.code) == ("needs-attention", Code.STILL_IN_USE)
+        assert f"attachctl operation resume {view.operation_id}" in view.problem.resolution
+        bench.engine.resume(view.operation_id)
+        assert bench.rested(view.operation_id).state == "needs-attention"  # it is held still
+    bench.engine.resume(view.operation_id)
+    assert bench.rested(view.operation_id).state == "undone"
+    bench.assert_nothing_left(guest, volume)
+    assert bench.engine.resume(view.operation_id).state == "undone"  # its end stays its end
+    with pytest.raises(Refused) as caught:
+        bench.engine.resume("none")
+    assert caught.value.code is Code.OPERATION_NOT_FOUND
 
 
 @pytest.mark.parametrize("plugged", [False, True], ids=["not plugged", "plugged"])
