@@ -9,7 +9,8 @@ PYTHON := $(VENV)/bin/python
 # the lab's host) takes half an hour more: `make functional FUNCTIONAL=tests/functional` runs it, too.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
-	tests/functional/test_broken_parts.py tests/functional/test_kills.py
+	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
+	tests/functional/test_kills.py
 
 .PHONY: demo test check unit functional crash sample clean
 

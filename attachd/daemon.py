@@ -22,6 +22,7 @@ from attachd.api import sockets
 from attachd.api.app import create_app
 from attachd.api.peers import GroupRule
 from attachd.api.server import Server
+from attachd.audit.auditor import Auditor
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
 from attachd.cinder.session import CinderSession, load_auth, new_session
@@ -121,12 +122,12 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     _be_the_only_one(state_path)
 
     journal = Journal(path=state_path / "journal.db", boot_id=_BOOT_ID.read_text().strip())
-    guests = _guests(config)
+    cinder, host, guests = _cinder(config), _host(config, helper), _guests(config)
     engine = Engine(
         journal=journal,
         claims=Claims(journal=journal, lock_path=state_path / "locks", timeout=config.lock_timeout),
-        cinder=_cinder(config),
-        host=_host(config, helper),
+        cinder=cinder,
+        host=host,
         guests=guests,
         workers=config.workers,
         resume_interval=config.resume_interval,
@@ -134,6 +135,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     )
     app = create_app(
         engine=engine,
+        auditor=Auditor(journal=journal, cinder=cinder, host=host, guests=guests),
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,

@@ -136,7 +136,26 @@ class HostDevice:
     size_bytes: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class HostSession:
+    """An iSCSI session on this host, whoever made it; ``luns`` are those with a block device."""
+
+    iqn: str
+    portals: frozenset[str]
+    luns: frozenset[int]
+
+    def leads_to(self, target: Target) -> bool:
+        """Is this the LUN's session: with its device, or with none at all?"""
+        reached = self.iqn == target.iqn and target.portal in self.portals
+        return reached and (not self.luns or target.lun in self.luns)
+
+
 # --- the guest ------------------------------------------------------------------------------
+
+
+def disk_alias(volume_id: str) -> str:
+    """The alias of a volume's disk (libvirt wants a user's own to begin with ``ua-``)."""
+    return f"ua-{volume_id}"
 
 
 class GuestState(StrEnum):
@@ -161,6 +180,10 @@ class GuestDisk:
     serial: str | None = None
     alias: str | None = None
     source: str | None = None
+
+    def is_of(self, volume_id: str) -> bool:
+        """Is it this volume's, by alias or serial?"""
+        return self.alias == disk_alias(volume_id) or self.serial == volume_id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -203,8 +226,8 @@ class DiskSpec:
 
     @property
     def alias(self) -> str:
-        """A user alias of its own, by which the disk is found again (libvirt wants ``ua-``)."""
-        return f"ua-{self.volume_id}"
+        """A user alias of its own, by which the disk is found again."""
+        return disk_alias(self.volume_id)
 
 
 # --- the journal ----------------------------------------------------------------------------

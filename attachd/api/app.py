@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 from attachd.api import problems, validation
 from attachd.api.openapi import ALL_ROUTES
 from attachd.api.peers import Peer, peer_of
-from attachd.api.ports import Engine
+from attachd.api.ports import Auditor, Engine
 from attachd.api.problems import BadRequest
 from attachd.api.routes import Call, Context, LongPolls, Route
 from attachd.api.schemas import ref
@@ -45,9 +45,14 @@ _INTERNAL = Problem(
 
 
 def create_app(
-    *, engine: Engine, authorise: Authorise, body_limit: int = 65536, long_polls: int = 8
+    *,
+    engine: Engine,
+    auditor: Auditor,
+    authorise: Authorise,
+    body_limit: int = 65536,
+    long_polls: int = 8,
 ) -> Flask:
-    """The API of ``engine``.
+    """The API of ``engine`` and ``auditor``.
 
     ``body_limit`` is the largest body in bytes; ``long_polls`` is how many callers may wait for
     events at once, and must stay below the server's number of threads.
@@ -56,7 +61,7 @@ def create_app(
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = body_limit
     app.before_request(_gate(authorise))
-    context = Context(engine=engine, long_polls=LongPolls(long_polls))
+    context = Context(engine=engine, auditor=auditor, long_polls=LongPolls(long_polls))
     for route in ALL_ROUTES:
         app.add_url_rule(
             route.path.replace("{", "<").replace("}", ">"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from attachd.api import problems
+from attachd.audit.findings import Finding
 from attachd.engine.views import CallView, Event, OperationView, StepView
 from attachd.errors import Problem
 from attachd.model import AttachmentRecord
@@ -66,6 +67,21 @@ def event(happened: Event) -> dict[str, Any]:
         "state": happened.state,
         "reason": happened.reason,
         "at": happened.at,
+    }
+
+
+def finding(found: Finding) -> dict[str, Any]:
+    """One finding of an audit."""
+    return {
+        "code": str(found.code),
+        "brief": found.brief,
+        "says": {str(world): words for world, words in found.says.items()},
+        "resolution": found.resolution,
+        "attachment_id": found.attachment_id,
+        "volume_id": found.volume_id,
+        "guest_id": found.guest_id,
+        "guest_name": found.guest_name,
+        "operation_id": found.operation_id,
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
+from attachd.audit.findings import Finding
 from attachd.engine.views import Event, OperationView
 from attachd.model import AttachmentRecord, Request
 
@@ -48,3 +49,10 @@ class Engine(Protocol):
 
     def health(self) -> Mapping[str, object]:
         """What JSON can say about the daemon: at least ``status`` and ``version``."""
+
+
+class Auditor(Protocol):
+    """Compares the four worlds."""
+
+    def audit(self) -> tuple[Finding, ...]:
+        """Every finding, each world looked at anew. Raises journal-unavailable."""

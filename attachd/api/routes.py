@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from attachd.api import documents, schemas
-from attachd.api.ports import Engine
+from attachd.api.ports import Auditor, Engine
 from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
@@ -53,6 +53,7 @@ class Context:
     """What the handlers work with."""
 
     engine: Engine
+    auditor: Auditor
     long_polls: LongPolls
 
 
@@ -212,6 +213,12 @@ def _events(context: Context, call: Call) -> Reply:
     )
 
 
+def _audit(context: Context, _call: Call) -> Reply:
+    return Reply(
+        document={"findings": [documents.finding(found) for found in context.auditor.audit()]}
+    )
+
+
 def _health(context: Context, _call: Call) -> Reply:
     return Reply(document=context.engine.health())
 
@@ -334,6 +341,14 @@ ROUTES = (
             ),
         ),
         answer="Events",
+    ),
+    Route(
+        method="GET",
+        path="/v1/audit",
+        name="audit",
+        summary="Where the four worlds disagree; no finding means that they agree.",
+        handler=_audit,
+        answer="Audit",
     ),
     Route(
         method="GET",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from attachd.audit.findings import FindingCode
 from attachd.errors import Code, World
 from attachd.model import AttachmentState, Bus, Mode, OperationKind, OperationState
 
@@ -181,6 +182,28 @@ COMPONENTS: dict[str, Schema] = {
             "events": {"type": "array", "items": ref("Event")},
         }
     ),
+    "Finding": _object(
+        {
+            "code": {
+                "type": "string",
+                "description": "Permanent, for scripts; later versions may have more.",
+                "examples": [str(code) for code in FindingCode],
+            },
+            "brief": _STRING,
+            "says": {
+                "type": "object",
+                "additionalProperties": _STRING,
+                "description": "What each world that was asked says of it, by its name.",
+            },
+            "resolution": _STRING,
+            "attachment_id": _STRING_OR_NULL,
+            "volume_id": _STRING_OR_NULL,
+            "guest_id": _STRING_OR_NULL,
+            "guest_name": _STRING_OR_NULL,
+            "operation_id": _STRING_OR_NULL,
+        }
+    ),
+    "Audit": _object({"findings": {"type": "array", "items": ref("Finding")}}),
     "Health": {
         "type": "object",
         "required": ["status", "version"],

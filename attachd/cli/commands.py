@@ -26,8 +26,11 @@ _LONG_ATTACHMENT = (
     "operation_id",
 )
 _SHORT_OPERATION = ("operation_id", "kind", "state", "guest", "volume", "created_at")
+_SHORT_FINDING = ("code", "volume_id", "guest_name", "brief")
 _NESTED = ("attachment", "problem", "steps", "calls")
 _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
+
+_AUDIT_SECONDS = 600.0  # every world is looked at, and one may be slow
 
 _STATUS_OF_STATE = {"undone": Exit.UNDONE, "needs-attention": Exit.NEEDS_ATTENTION}
 
@@ -120,6 +123,15 @@ def operation_resume(args: Namespace, client: Client) -> Outcome:
     )
 
 
+def audit(args: Namespace, client: Client) -> Outcome:
+    """attachctl audit"""
+    findings = client.get("/v1/audit", timeout=_AUDIT_SECONDS).document["findings"]
+    text = output.rows(findings, style=args.format, columns=args.column, short=_SHORT_FINDING)
+    if args.format == "table" and not args.column:
+        text = "".join(map(_in_full, findings)).removeprefix("\n") or "The four worlds agree.\n"
+    return Outcome(text=text, status=Exit.NEEDS_ATTENTION if findings else Exit.DONE)
+
+
 COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "attach": attach,
     "detach": detach,
@@ -128,7 +140,16 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "operation_list": operation_list,
     "operation_show": operation_show,
     "operation_resume": operation_resume,
+    "audit": audit,
 }
+
+
+def _in_full(finding: dict[str, Any]) -> str:
+    """A finding for people: what each world says, and what to do."""
+    lines = [f"{finding['code']}: {finding['brief']}"]
+    lines += [f"  {world}: {words}" for world, words in finding["says"].items()]
+    lines += [finding["resolution"]] if finding["resolution"] else []
+    return "\n" + "".join(output.printable(f"{line}\n", keep="\n") for line in lines)
 
 
 def _operate(

@@ -46,6 +46,17 @@ OPERATION_COLUMNS = (
     "steps",
     "calls",
 )
+FINDING_COLUMNS = (
+    "code",
+    "brief",
+    "says",
+    "resolution",
+    "attachment_id",
+    "volume_id",
+    "guest_id",
+    "guest_name",
+    "operation_id",
+)
 
 _EPILOG = """\
 exit status:
@@ -124,6 +135,8 @@ def build_parser() -> Parser:
 
     show = _command(commands, "show", "one attachment", ATTACHMENT_COLUMNS)
     show.add_argument("attachment", metavar="ATTACHMENT", help="its id")
+
+    _command(commands, "audit", "do the four worlds agree? 0: yes, 5: no", FINDING_COLUMNS)
 
     operation = commands.add_parser("operation", help="what attachd does and did")
     operations = _commands(operation)

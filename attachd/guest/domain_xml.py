@@ -24,7 +24,7 @@ from xml.etree import ElementTree as ET
 
 from attachd.errors import AttachdError
 from attachd.guest.failures import refused
-from attachd.model import Bus, Guest, GuestDisk, GuestState
+from attachd.model import Bus, Guest, GuestDisk, GuestState, disk_alias
 
 UNITS_PER_CONTROLLER = 256
 
@@ -103,7 +103,7 @@ class DomainXml:
     def find(self, volume_id: str) -> FoundDisk | None:
         """The volume's disk: by attachd's alias, else by its serial."""
         disks = tuple(self._disks())
-        by_alias = (pair for pair in disks if pair[0].alias == f"ua-{volume_id}")
+        by_alias = (pair for pair in disks if pair[0].alias == disk_alias(volume_id))
         by_serial = (pair for pair in disks if pair[0].serial == volume_id)
         for disk, element in (*by_alias, *by_serial):
             return FoundDisk(disk=disk, xml=ET.tostring(element, encoding="unicode"))

@@ -14,8 +14,9 @@ from attachd.host.guard import guard
 from attachd.host.identity import Identity, inquiry
 from attachd.host.initiator import check_initiator
 from attachd.host.iscsi import IscsiVolumes
+from attachd.host.portals import join_portal
 from attachd.host.sysfs import Sysfs
-from attachd.model import Connection, Connector, HostDevice
+from attachd.model import Connection, Connector, HostDevice, HostSession
 
 # os-brick asks a dozen programs for the connector's properties.
 _PROPERTIES_SECONDS = 120
@@ -51,7 +52,7 @@ class IscsiHost:
         self._helper = helper
         self._guard_timeout = guard_timeout
         self._properties = ConnectorProperties(read=self._read_properties, my_ip=my_ip)
-        sysfs = Sysfs()
+        sysfs = self._sysfs = Sysfs()
         self._identity = Identity(
             sysfs=sysfs, inquire=inquiry(brick.execute), udev_timeout=udev_timeout
         )
@@ -118,6 +119,23 @@ class IscsiHost:
         """Wait until an orphaned login shows its session, or can't any more."""
         self._require_helper()
         self._volumes.settle(volume_id, connection)
+
+    def wwns(self, connection: Connection) -> tuple[str, ...]:
+        """The WWN of each device of the LUN, by a fresh INQUIRY."""
+        self._require_helper()
+        devices = self._sysfs.lun_devices(connection.targets)
+        return tuple(self._identity.fresh_wwn(device) for device in devices)
+
+    def sessions(self) -> tuple[HostSession, ...]:
+        """Every iSCSI session of this host, whoever made it."""
+        return tuple(
+            HostSession(
+                iqn=session.iqn,
+                portals=frozenset(join_portal(*portal) for portal in session.portals),
+                luns=frozenset(d.lun for d in self._sysfs.session_devices(session)),
+            )
+            for session in self._sysfs.sessions()
+        )
 
     def present(self, connection: Connection) -> bool:
         """Is any session with, or device of, this LUN on the host? A fresh look."""

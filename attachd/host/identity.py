@@ -85,6 +85,10 @@ class Identity:
             path=str(self._identity_path(device, wwn)), wwn=wwn, size_bytes=device.size_bytes
         )
 
+    def fresh_wwn(self, device: Device) -> str:
+        """What the device itself says of its WWN, now."""
+        return self._inquire(device.path)
+
     def check_wwn(self, device: Device, expected_wwn: str) -> None:
         """Raise wrong-device unless the device itself says that it has this WWN."""
         fresh = self._inquire(device.path)

@@ -25,6 +25,11 @@ def split_portal(portal: str) -> tuple[str, int]:
     return address, int(port)
 
 
+def join_portal(address: str, port: int) -> str:
+    """``address:port``, IPv6 in brackets."""
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
 def answering(targets: Iterable[Target], *, timeout: float) -> tuple[Target, ...]:
     """The targets whose portal takes a TCP connection within ``timeout`` seconds each.
 

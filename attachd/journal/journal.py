@@ -264,6 +264,11 @@ class Journal:
         )
         return tuple(attachment_from(row) for row in rows)
 
+    def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
+        """Every record of what was attached once, the newest last."""
+        rows = self._all("SELECT * FROM attachments WHERE state = 'detached' ORDER BY updated_at")
+        return tuple(attachment_from(row) for row in rows)
+
     # --- inside -----------------------------------------------------------------------------
 
     def _record_or_refuse(self, row: sqlite3.Row | None, name: str) -> AttachmentRecord:

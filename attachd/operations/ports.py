@@ -19,6 +19,7 @@ from attachd.model import (
     DiskSpec,
     Guest,
     HostDevice,
+    HostSession,
     Volume,
 )
 
@@ -143,6 +144,15 @@ class Host(Protocol):
 
         iscsid finishes a login whose caller is dead.
         """
+
+    def wwns(self, connection: Connection) -> tuple[str, ...]:
+        """The WWN of each device of the LUN, by a fresh INQUIRY; none: there is no device.
+
+        Raises Unreachable where a device doesn't answer.
+        """
+
+    def sessions(self) -> tuple[HostSession, ...]:
+        """Every iSCSI session of this host, whoever made it."""
 
     def present(self, connection: Connection) -> bool:
         """Is any session with, or device of, this LUN on the host? A fresh look (law 3)."""

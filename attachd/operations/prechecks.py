@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from attachd.errors import Code, Refused
-from attachd.model import AttachmentRecord, Bus, Guest, GuestDisk, Request, Volume
+from attachd.model import AttachmentRecord, Bus, Guest, Request, Volume
 from attachd.operations import device_names
 
 
@@ -45,7 +45,7 @@ def refuse_attached(
         (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id)
         for record in attachments
     )
-    if in_journal or any(is_disk_of(disk, volume.volume_id) for disk in guest.disks):
+    if in_journal or any(disk.is_of(volume.volume_id) for disk in guest.disks):
         raise Refused(
             Code.ALREADY_ATTACHED,
             f"Volume {volume.name or volume.volume_id} is attached to guest {guest.name} already.",
@@ -82,8 +82,3 @@ def choose_device(guest: Guest, request: Request, reserved: Collection[str]) -> 
             resolution="Choose another name with --device, or none.",
         )
     return name
-
-
-def is_disk_of(disk: GuestDisk, volume_id: str) -> bool:
-    """Is this disk the volume, by alias or serial?"""
-    return disk.alias == f"ua-{volume_id}" or disk.serial == volume_id

@@ -11,19 +11,18 @@ from collections.abc import Collection
 from attachd.errors import AttachdError, Code
 from attachd.model import AttachmentRecord, Connection, Guest, HostDevice
 from attachd.operations.ports import Guests, Host
-from attachd.operations.prechecks import is_disk_of
 
 
 def guest_holds(guest: Guest, volume_id: str) -> bool:
     """Does the guest hold the disk: in the live XML where it is live, else in the persistent?"""
     disks = guest.live_disks if guest.state.live else guest.config_disks
-    return any(is_disk_of(disk, volume_id) for disk in disks)
+    return any(disk.is_of(volume_id) for disk in disks)
 
 
 def prove_guest_clear(guests: Guests, record: AttachmentRecord) -> None:
     """Neither XML of the guest names the volume. Raises still-in-use."""
     guest = guests.get(record.guest_id)
-    if guest and any(is_disk_of(disk, record.volume_id) for disk in guest.disks):
+    if guest and any(disk.is_of(record.volume_id) for disk in guest.disks):
         raise AttachdError(
             Code.STILL_IN_USE,
             f"Guest {guest.name} still has the disk of volume {record.volume_id}.",
@@ -79,7 +78,7 @@ def prove_unshared(
             raise _shared(device, f"attachment {other.attachment_id} of volume {other.volume_id}")
     for guest in guests:
         for disk in guest.disks:
-            own = guest.guest_id == record.guest_id and is_disk_of(disk, record.volume_id)
+            own = guest.guest_id == record.guest_id and disk.is_of(record.volume_id)
             if disk.source in names and not own:
                 raise _shared(device, f"disk {disk.target} of guest {guest.name}")
 

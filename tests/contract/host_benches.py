@@ -86,9 +86,7 @@ class FakeBench:
 
     def leftovers(self) -> list[str]:
         """Sessions and devices."""
-        return [device.path for device in self.fake.devices] + [
-            iqn for _, iqn in self.fake.sessions
-        ]
+        return [device.path for device in self.fake.devices] + [iqn for _, iqn in self.fake.logins]
 
 
 class LabBench:

@@ -11,6 +11,7 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from attachd.audit.findings import Finding
 from attachd.engine.views import Direction, Event, OperationView, Phase, StepState, StepView
 from attachd.errors import Code, Problem, Refused
 from attachd.model import (
@@ -49,6 +50,7 @@ class FakeEngine:
         self.volumes = {"data": str(uuid.uuid4()), "logs": str(uuid.uuid4())}
         self.requests: list[Request] = []
         self.hold = False
+        self.findings: tuple[Finding, ...] = ()
         self.failure: Failure | None = None
         self.raises: Exception | None = None
         self.waiting = 0
@@ -126,6 +128,10 @@ class FakeEngine:
             finally:
                 self.waiting -= 1
             return tuple(known.events[after:])
+
+    def audit(self) -> tuple[Finding, ...]:
+        self._raise()
+        return self.findings
 
     def health(self) -> Mapping[str, object]:
         self._raise()

@@ -17,14 +17,14 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.model import Chap, Connection, Connector, HostDevice, Target
+from attachd.model import Chap, Connection, Connector, HostDevice, HostSession, Target
 
 TIB = 1024**4
 GUARD_SECONDS = 60
 METHODS = frozenset(
     {
         *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
-        *("settle", "present"),
+        *("settle", "wwns", "sessions", "present"),
     }
 )
 
@@ -129,7 +129,7 @@ class FakeHost:
             return tuple(_host_device(device) for device in self._devices.values())
 
     @property
-    def sessions(self) -> frozenset[tuple[str, str]]:
+    def logins(self) -> frozenset[tuple[str, str]]:
         """Portal and IQN of each session."""
         with self._lock:
             return frozenset(self._sessions)
@@ -270,6 +270,30 @@ class FakeHost:
         """A login that iscsid goes on with alone shows."""
         with self._call("settle", volume_id):
             self.land()
+
+    def wwns(self, connection: Connection) -> tuple[str, ...]:
+        """What the storage answers now behind each device's LUN."""
+        with self._call("wwns"):
+            fresh = [self._luns.get(device.target) for device in self._devices_of(connection)]
+            if None in fresh:
+                raise _unavailable(touched=False)
+            return tuple(lun.wwn for lun in fresh if lun)
+
+    def sessions(self) -> tuple[HostSession, ...]:
+        """Every session."""
+        with self._call("sessions"):
+            return tuple(
+                HostSession(
+                    iqn=iqn,
+                    portals=frozenset({portal}),
+                    luns=frozenset(
+                        d.target.lun
+                        for d in self._devices.values()
+                        if (d.target.portal, d.target.iqn) == (portal, iqn)
+                    ),
+                )
+                for portal, iqn in sorted(self._sessions)
+            )
 
     def present(self, connection: Connection) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""

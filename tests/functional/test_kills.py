@@ -114,6 +114,8 @@ class Scene:
 
     def is_attached(self) -> bool:
         """The four worlds agree, one way or the other; and no byte is lost."""
+        audit = self.host.attachctl("audit")
+        assert audit.status == 0, audit.out + audit.err
         listed = self.host.attachctl("list", "--guest", self.guest.name, "-f", "json").json
         if not listed:
             self.worlds.assert_nothing_left(self.volume, self.guest)

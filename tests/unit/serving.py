@@ -32,6 +32,7 @@ def serving(
     """Serve until the block ends."""
     app = create_app(
         engine=engine,
+        auditor=engine,
         authorise=authorise or GroupRule(gid=None),
         body_limit=BODY_LIMIT,
         long_polls=long_polls,

@@ -14,7 +14,7 @@ STOREYS = (
     ("__main__",),
     ("daemon",),
     ("api",),
-    ("engine",),
+    ("engine", "audit"),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
     ("saga", "conf", "systemd", "trace"),

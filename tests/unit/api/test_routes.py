@@ -11,12 +11,20 @@ import jsonschema
 import pytest
 
 from attachd.api import schemas
-from attachd.errors import Code, Problem, Refused
+from attachd.audit.findings import Finding, FindingCode
+from attachd.errors import Code, Problem, Refused, World
 from attachd.model import Bus, Mode, OperationKind, OperationState
 from tests.fakes.engine import Failure, FakeEngine
 from tests.unit.serving import Answer, ask, serving
 
 WANTED = {"guest": "web", "volume": "data"}
+FINDING = Finding(
+    code=FindingCode.DEVICE_GONE,
+    brief="It is gone.",
+    says={World.HOST: "no device", World.CINDER: "volume in-use"},
+    resolution="Look for it.",
+    volume_id="v",
+)
 ATTACHMENT_FIELDS = {
     "attachment_id",
     "volume_id",
@@ -147,6 +155,17 @@ def test_operations_newest_first_and_only_the_open(served: Path, engine: FakeEng
     assert listed("?open=false") == [running, done]
     assert listed("?open=true") == [running]
     refused(ask(served, "GET", "/v1/operations/none"), 404, "operation-not-found")
+
+
+def test_an_audit_lists_what_was_found(served: Path, engine: FakeEngine) -> None:
+    assert fits(ask(served, "GET", "/v1/audit"), "Audit").document == {"findings": []}
+    engine.findings = (FINDING,)
+    (found,) = fits(ask(served, "GET", "/v1/audit"), "Audit").document["findings"]
+    assert (found["code"], found["brief"]) == ("device-gone", "It is gone.")
+    assert found["says"] == {"host": "no device", "cinder": "volume in-use"}
+    assert (found["volume_id"], found["attachment_id"]) == ("v", None)
+    engine.raises = Refused(Code.JOURNAL_UNAVAILABLE, "The journal can't be read.")
+    refused(ask(served, "GET", "/v1/audit"), 503, "journal-unavailable")
 
 
 def test_an_operation_is_resumed(served: Path, engine: FakeEngine) -> None:

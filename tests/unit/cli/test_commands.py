@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from attachd.audit.findings import Finding, FindingCode
 from attachd.cli import client
 from attachd.cli.main import main
-from attachd.cli.parser import ATTACHMENT_COLUMNS, OPERATION_COLUMNS
-from attachd.errors import Code, Problem, Refused
+from attachd.cli.parser import ATTACHMENT_COLUMNS, FINDING_COLUMNS, OPERATION_COLUMNS
+from attachd.errors import Code, Problem, Refused, World
 from attachd.model import Bus, Mode, OperationState
 from tests.fakes.engine import Failure, FakeEngine
 from tests.unit.cli.conftest import Run
@@ -404,6 +405,29 @@ def test_operations_are_listed(daemon: FakeEngine, run: Run) -> None:
     columns = ("-f", "value", "-c", "kind", "-c", "state", "-c", "guest", "-c", "volume")
     assert run("operation", "list", *columns, "--open").out == "detach running web data\n"
     assert "steps" not in run("operation", "list").out
+
+
+def test_an_audit_exits_0_only_where_the_worlds_agree(daemon: FakeEngine, run: Run) -> None:
+    assert (run("audit").status, run("audit").out) == (0, "The four worlds agree.\n")
+    assert run("audit", "-f", "json").document == []
+    finding = Finding(
+        code=FindingCode.DEVICE_GONE,
+        brief="The host has no device.",
+        says={World.HOST: "no device", World.CINDER: "volume in-use"},
+        resolution="Detach it.",
+        volume_id="v",
+    )
+    daemon.findings = (finding, finding)
+
+    ran = run("audit")
+    block = (
+        "device-gone: The host has no device.\n  host: no device\n  cinder: volume in-use\n"
+        "Detach it.\n"
+    )
+    assert (ran.status, ran.err, ran.out) == (5, "", f"{block}\n{block}")
+    (first, _) = run("audit", "-f", "json").document
+    assert tuple(first) == FINDING_COLUMNS
+    assert run("audit", "-f", "value", "-c", "code").out == "device-gone\ndevice-gone\n"
 
 
 def test_an_operation_is_resumed_to_its_end(daemon: FakeEngine, run: Run) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import GuestDisk, GuestState, OperationKind, OperationState, Target
-from tests.unit.engine.bench import Bench
+from tests.unit.bench import Bench
 
 EVERY_STEP = [
     *("precheck", "reserve", "create", "update", "connect", "identify", "plug"),
@@ -294,7 +294,7 @@ def test_the_guest_does_not_let_go_so_the_host_stays_connected(
     assert view.problem is not None
     assert view.problem.code is Code.UNPLUG_TIMEOUT
     assert "half done" in view.problem.details
-    (session,) = bench.host.sessions
+    (session,) = bench.host.logins
     (left,) = (line for line in view.problem.details.splitlines() if "may be left" in line)
     for name in ("disk vda of guest web", volume, bench.host.devices[0].path, session[1]):
         assert name in left

@@ -15,7 +15,7 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import Code, Unreachable, World
 from attachd.model import OperationKind
-from tests.unit.engine.bench import PATIENCE, Bench, KilledError
+from tests.unit.bench import PATIENCE, Bench, KilledError
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant

@@ -6,7 +6,7 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import OperationState
-from tests.unit.engine.bench import Bench
+from tests.unit.bench import Bench
 from tests.unit.engine.test_attach import wait_until_closed
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from attachd.audit.auditor import Auditor
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.engine.views import OperationView
@@ -51,6 +52,9 @@ class Bench:
             workers=self.workers,
             resume_interval=0.05,
             reached=self._at,
+        )
+        self.auditor = Auditor(
+            journal=self.journal, cinder=self.cinder, host=self.host, guests=self.guests
         )
         self.engine.start()
 
@@ -107,10 +111,11 @@ class Bench:
         assert self.cinder.list_attachments(volume_id) == ()
         assert self.cinder.rules.exports == set()
         assert self.host.devices == ()
-        assert self.host.sessions == frozenset()
+        assert self.host.logins == frozenset()
         guest = self.guests.get(guest_id)
         assert guest is None or guest.disks == ()
         assert self.journal.live_attachments() == ()
+        assert self.auditor.audit() == ()
         assert self.journal.operations(open_only=True) == ()
 
     def assert_attached(self, guest_id: str, volume_id: str) -> None:
@@ -130,3 +135,4 @@ class Bench:
             assert (disk.serial, disk.source) == (volume_id, device.path)
             assert (disk.target, disk.bus) == (record.device, Bus.VIRTIO)
         assert self.journal.operations(open_only=True) == ()
+        assert self.auditor.audit() == ()

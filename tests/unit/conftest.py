@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.engine.bench import Bench
+from tests.unit.bench import Bench
 
 
 @pytest.fixture

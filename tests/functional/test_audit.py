@@ -1,0 +1,94 @@
+"""The audit on the real worlds: it finds what others changed, and a detach takes away what is left."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.functional.lab import Cloud, Guest, Host, Worlds
+
+
+@pytest.fixture
+def attached(host: Host, worlds: Worlds, guest: Guest, volume: str) -> Iterator[str]:
+    """A volume that is attached; whatever a test does to it, a detach leaves nothing of it."""
+    assert found(host) == {}
+    result = host.attachctl("attach", guest.name, volume)
+    assert result.status == 0, result.err
+    assert found(host) == {}
+    yield volume
+    result = host.attachctl("detach", guest.name, volume)
+    assert result.status == 0, result.err
+    worlds.assert_nothing_left(volume, guest)
+    assert found(host) == {}
+
+
+def found(host: Host) -> dict[str, str]:
+    """The audit's codes, each with its volume; its exit status fits them."""
+    result = host.attachctl("audit", "-f", "json")
+    assert result.status == (5 if result.json else 0), result.out + result.err
+    return {finding["code"]: finding["volume_id"] for finding in result.json}
+
+
+def test_a_volume_reset_to_available(host: Host, cloud: Cloud, attached: str) -> None:
+    cloud.set_status(attached, "available")
+    assert found(host) == {"volume-status-differs": attached}
+    assert "volume available" in host.attachctl("audit").out
+    cloud.set_status(attached, "in-use")
+
+
+def test_a_disk_taken_out_with_virsh(host: Host, guest: Guest, attached: str) -> None:
+    (listed,) = host.attachctl("list", "--guest", guest.name, "-f", "json").json
+    host.do("virsh", "detach-disk", guest.name, listed["device"], "--config")
+    assert found(host) == {"disk-gone": attached}
+
+
+def test_a_session_logged_out_by_hand(host: Host, attached: str) -> None:
+    (session,) = [line for line in host.sessions() if attached in line]
+    host.do("iscsiadm", "-m", "node", "-T", session.split()[3], "--logout")
+    assert found(host) == {"device-gone": attached}
+
+
+def test_a_world_out_of_reach_is_no_agreement(host: Host, attached: str) -> None:
+    with host.stopped(
+        "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd.service"
+    ):
+        result = host.attachctl("audit", "-f", "json")
+    assert result.status == 5
+    (finding,) = result.json
+    assert (finding["code"], finding["says"]) == (
+        "world-unreachable",
+        {"guest": "libvirt-unavailable"},
+    )
+    assert attached not in result.out
+
+
+def test_a_session_of_an_operator_is_left_alone(
+    host: Host, cloud: Cloud, new_volume: Callable[..., str], attached: str
+) -> None:
+    """A LUN that somebody exported and logged in to by hand, on attachd's host."""
+    assert attached
+    theirs = new_volume()
+    iqn = f"iqn.2026-01.test:{theirs}"
+    path = host.script(f"lvs --noheadings -o lv_path | grep {theirs}").strip()
+    host.script(
+        f"lvchange -ay -K {path}\n"
+        f"targetcli /backstores/block create {theirs} {path} >/dev/null\n"
+        f"targetcli /iscsi create {iqn} >/dev/null\n"
+        f"targetcli /iscsi/{iqn}/tpg1/luns create /backstores/block/{theirs} >/dev/null\n"
+        f"targetcli /iscsi/{iqn}/tpg1 set attribute generate_node_acls=1 authentication=0 "
+        ">/dev/null\n"
+        f"iscsiadm -m node -T {iqn} -p 127.0.0.1:3260 --op new >/dev/null\n"
+        f"iscsiadm -m node -T {iqn} -p 127.0.0.1:3260 --login >/dev/null\n"
+    )
+    try:
+        assert any(iqn in line for line in host.sessions())
+        assert found(host) == {}
+    finally:
+        host.script(
+            f"iscsiadm -m node -T {iqn} -p 127.0.0.1:3260 --logout >/dev/null\n"
+            f"iscsiadm -m node -T {iqn} -p 127.0.0.1:3260 --op delete\n"
+            f"targetcli /iscsi delete {iqn} >/dev/null\n"
+            f"targetcli /backstores/block delete {theirs} >/dev/null\n"
+        )
+    assert cloud.status(theirs) == "available"

@@ -1,0 +1,220 @@
+"""Every disagreement is found and named; what agrees, is busy or is somebody else's is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from attachd.audit.findings import Finding, FindingCode
+from attachd.errors import World
+from attachd.model import GuestDisk, GuestState, OperationKind, Target
+from tests.unit.bench import Bench
+
+
+@pytest.fixture
+def guest(bench: Bench) -> str:
+    return bench.guests.add("web")
+
+
+@pytest.fixture
+def volume(bench: Bench, guest: str) -> str:
+    volume_id = bench.cinder.add_volume(name="data")
+    bench.attach("web", "data")
+    return volume_id
+
+
+def codes(bench: Bench) -> list[str]:
+    return sorted(str(finding.code) for finding in bench.auditor.audit())
+
+
+def only(bench: Bench) -> Finding:
+    (finding,) = bench.auditor.audit()
+    return finding
+
+
+def test_four_worlds_that_agree(bench: Bench, guest: str, volume: str) -> None:
+    assert bench.auditor.audit() == ()
+    bench.guests.destroy(guest)  # a stopped guest has no live disk, and needs none
+    assert bench.auditor.audit() == ()
+    bench.detach("web", "data")
+    assert bench.auditor.audit() == ()
+
+
+def test_a_finding_says_what_each_world_says_and_what_to_do(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.drop_disk(guest, "vda", live=True)
+    finding = only(bench)
+    (record,) = bench.journal.live_attachments()
+    assert finding.code is FindingCode.DISK_GONE
+    assert "live" in finding.brief
+    assert finding.resolution
+    assert (finding.attachment_id, finding.volume_id) == (record.attachment_id, volume)
+    assert (finding.guest_id, finding.guest_name) == (guest, "web")
+    assert finding.says == {
+        World.JOURNAL: f"attached, {record.host_path}",
+        World.CINDER: "volume in-use, attachment attached",
+        World.HOST: record.wwn,
+        World.GUEST: f"running: vda is {record.host_path}",
+    }
+
+
+def _delete_attachment(bench: Bench, _guest: str, volume: str) -> None:
+    (attachment,) = bench.cinder.list_attachments(volume)
+    bench.cinder.rules.delete(attachment.attachment_id, by_service=True)
+
+
+def _another_disk(bench: Bench, guest: str, volume: str) -> None:
+    bench.guests.put_disk(
+        guest, GuestDisk(target="vda", bus="virtio", serial=volume, source="/dev/sdq"), config=False
+    )
+
+
+def _target(bench: Bench) -> Target:
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    return record.connection.targets[0]
+
+
+CHANGES: dict[str, tuple[Callable[[Bench, str, str], object], list[str]]] = {
+    "the attachment deleted in Cinder": (
+        _delete_attachment,
+        ["attachment-gone", "volume-status-differs"],
+    ),
+    "the volume reset to available": (
+        lambda b, _g, v: setattr(b.cinder.rules.volume(v), "status", "available"),
+        ["volume-status-differs"],
+    ),
+    "the volume deleted": (
+        lambda b, _g, v: b.cinder.rules.volumes.pop(v),
+        ["volume-gone"],
+    ),
+    "the attachment never completed": (
+        lambda b, _g, v: setattr(b.cinder.rules.attachments_of(v)[0], "status", "attaching"),
+        ["attachment-status-differs"],
+    ),
+    "the session logged out": (lambda b, _g, _v: b.host.reboot(), ["device-gone"]),
+    "another LUN behind the same number": (
+        lambda b, _g, _v: b.host.export(_target(b), wwn="3600140500000000000000000000000ff"),
+        ["wrong-device"],
+    ),
+    "the disk taken out of the live XML": (
+        lambda b, g, _v: b.guests.drop_disk(g, "vda", live=True),
+        ["disk-gone"],
+    ),
+    "the disk taken out of both": (
+        lambda b, g, _v: b.guests.drop_disk(g, "vda", live=True, config=True),
+        ["disk-gone", "disk-gone"],
+    ),
+    "the disk is another device": (_another_disk, ["disk-source-differs"]),
+    "the guest undefined": (
+        lambda b, g, _v: (b.guests.destroy(g), b.guests.undefine(g)),
+        ["guest-gone"],
+    ),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_others_change_is_found(bench: Bench, guest: str, volume: str, change: str) -> None:
+    act, expected = CHANGES[change]
+    act(bench, guest, volume)
+    assert codes(bench) == expected
+    assert {finding.volume_id for finding in bench.auditor.audit()} == {volume}
+
+
+def test_a_disk_of_ours_that_the_journal_does_not_know(bench: Bench, guest: str) -> None:
+    ours = GuestDisk(target="vdx", bus="virtio", serial="v", alias="ua-v", source="/dev/sdq")
+    theirs = GuestDisk(target="vdy", bus="virtio", serial="w", alias="ua-else", source="/dev/sdr")
+    bench.guests.put_disk(guest, ours)
+    bench.guests.put_disk(guest, theirs)
+    finding = only(bench)
+    assert (finding.code, finding.volume_id) == (FindingCode.DISK_UNKNOWN, "v")
+    assert "vdx" in finding.resolution
+
+
+def test_a_session_that_a_detach_left(bench: Bench, guest: str, volume: str) -> None:
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    bench.detach("web", "data")
+    bench.host.connect(volume, record.connection)
+    finding = only(bench)
+    assert (finding.code, finding.volume_id) == (FindingCode.SESSION_LEFT, volume)
+    assert record.connection.targets[0].iqn in finding.brief
+
+
+def test_a_session_of_somebody_else_is_none_of_ours(bench: Bench, guest: str, volume: str) -> None:
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    theirs = Target(portal="192.0.2.99:3260", iqn="iqn.2010-10.org.openstack:volume-nova", lun=0)
+    other = type(record.connection)(protocol="iscsi", targets=(theirs,))
+    bench.host.connect("nova", other)
+    assert bench.auditor.audit() == ()
+
+
+def test_a_volume_attached_again_left_nothing(bench: Bench, guest: str, volume: str) -> None:
+    bench.detach("web", "data")
+    bench.attach("web", "data")
+    assert bench.auditor.audit() == ()
+
+
+# --- what can't be seen, and what is on its way ------------------------------------------------
+
+
+def test_a_world_out_of_reach_is_a_finding_and_the_others_are_compared(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.drop_disk(guest, "vda", live=True)
+    bench.cinder.stop()
+    unreachable, gone = bench.auditor.audit()
+    assert unreachable.code is FindingCode.WORLD_UNREACHABLE
+    assert unreachable.says == {World.CINDER: "cinder-unavailable"}
+    assert gone.code is FindingCode.DISK_GONE
+    assert gone.says[World.CINDER] == "unknown"
+    bench.guests.go_away()
+    assert codes(bench) == ["world-unreachable", "world-unreachable"]
+
+
+def test_one_silent_device_does_not_hide_the_others(bench: Bench, guest: str, volume: str) -> None:
+    silent = _target(bench)
+    second = bench.cinder.add_volume(name="second")
+    bench.attach("web", "second")
+    bench.host.withdraw(silent)
+    bench.cinder.rules.volume(second).status = "available"
+    found = {finding.volume_id: finding for finding in bench.auditor.audit()}
+    assert found[volume].code is FindingCode.WORLD_UNREACHABLE
+    assert found[second].code is FindingCode.VOLUME_STATUS_DIFFERS
+    assert found[second].says[World.HOST] != "unknown"
+
+
+def test_what_an_operation_is_at_work_on_is_left_out(bench: Bench, guest: str) -> None:
+    bench.cinder.add_volume(name="data")
+    seen: list[tuple[Finding, ...]] = []
+    for verb in ("update", "complete"):
+        bench.cinder.before_next(verb, lambda: seen.append(bench.auditor.audit()))
+    bench.attach("web", "data")
+    bench.cinder.before_next("delete", lambda: seen.append(bench.auditor.audit()))
+    bench.detach("web", "data")
+    assert seen == [(), (), ()]
+
+
+def test_an_operation_that_needs_attention(bench: Bench, guest: str, volume: str) -> None:
+    with bench.host.held(bench.host.devices[0].path, by="lvm"):
+        view = bench.rested(bench.submit(OperationKind.DETACH, "web", "data"))
+        finding = only(bench)
+    assert (finding.code, finding.operation_id) == (
+        FindingCode.OPERATION_NEEDS_ATTENTION,
+        view.operation_id,
+    )
+    assert "still-in-use" in finding.brief
+    assert "attachctl operation resume" in finding.resolution
+
+
+def test_a_stopped_guest_that_is_transient_is_gone(bench: Bench) -> None:
+    guest = bench.guests.add("brief", persistent=False)
+    bench.cinder.add_volume(name="data")
+    bench.attach("brief", "data")
+    assert bench.auditor.audit() == ()
+    bench.guests.destroy(guest)
+    assert codes(bench) == ["guest-gone"]
+    assert GuestState.SHUTOFF not in {g.state for g in bench.guests.all()}
