@@ -1,4 +1,4 @@
-"""The audit on the real worlds: it finds what others changed, and a detach takes away what is left."""
+"""The audit on the real worlds: it finds what others changed; a detach takes away what is left."""
 
 from __future__ import annotations
 
