@@ -23,6 +23,7 @@ from attachd.api.app import create_app
 from attachd.api.peers import GroupRule
 from attachd.api.server import Server
 from attachd.audit.auditor import Auditor
+from attachd.audit.watch import Watch
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
 from attachd.cinder.session import CinderSession, load_auth, new_session
@@ -40,6 +41,8 @@ from attachd.systemd import Notifier
 LOG = logging.getLogger(__name__)
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_AUDITS_END = 10.0
+"""Seconds that an audit under way has to end in."""
 _GLANCE_SECONDS = 2.0
 """How often the main thread looks whether the privileged helper lives."""
 
@@ -53,6 +56,7 @@ class Daemon:
         journal: Journal,
         guests: LibvirtGuests,
         engine: Engine,
+        watch: Watch,
         server: Server,
         helper: PrivilegedHelper,
         notifier: Notifier,
@@ -61,6 +65,7 @@ class Daemon:
         self._journal = journal
         self._guests = guests
         self._engine = engine
+        self._watching = watch
         self._server = server
         self._helper = helper
         self._notifier = notifier
@@ -74,6 +79,7 @@ class Daemon:
         self._guests.start()
         try:
             self._engine.start()
+            self._watching.start()
             self._server.start()
             self._notifier.ready()
             LOG.info("attachd is ready")
@@ -98,8 +104,10 @@ class Daemon:
         # Those who follow an operation see its end: the API goes down behind the engine.
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
+        self._watching.stop(0)
         self._server.stop()
-        self._guests.stop()
+        self._guests.stop()  # ends what an audit waits for, too
+        self._watching.stop(_AUDITS_END)
         self._journal.close()
         LOG.info("attachd stopped")
 
@@ -133,9 +141,10 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
     )
+    auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
     app = create_app(
         engine=engine,
-        auditor=Auditor(journal=journal, cinder=cinder, host=host, guests=guests),
+        auditor=auditor,
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,
@@ -144,6 +153,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         journal=journal,
         guests=guests,
         engine=engine,
+        watch=Watch(audit=auditor.audit, interval=config.audit_interval),
         server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
         helper=helper,
         notifier=Notifier(environment=environment),

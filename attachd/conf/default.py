@@ -40,6 +40,13 @@ OPTS = [
         "the host's storage to answer again. libvirt's return is noticed at once.",
     ),
     cfg.IntOpt(
+        "audit_interval",
+        default=45,
+        min=1,
+        help="Seconds between two audits: looks at all attachments in Cinder, on the host and in "
+        "the guests. What others changed is then in the log, and in attachctl audit at any time.",
+    ),
+    cfg.IntOpt(
         "shutdown_timeout",
         default=120,
         min=1,
