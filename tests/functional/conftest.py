@@ -86,18 +86,36 @@ def guest(new_guest: Callable[..., Guest]) -> Guest:
     return new_guest()
 
 
+@pytest.fixture(scope="session")
+def idle_volumes(cloud: Cloud) -> Iterator[list[str]]:
+    """Volumes that a test left as it got them, for the next one."""
+    idle: list[str] = []
+    yield idle
+    for volume_id in idle:
+        cloud.delete(volume_id)
+
+
 @pytest.fixture
-def new_volume(cloud: Cloud) -> Iterator[Callable[..., str]]:
-    """Makes volumes; each must be deletable at the end, and so attached to nothing."""
+def new_volume(cloud: Cloud, idle_volumes: list[str]) -> Iterator[Callable[..., str]]:
+    """Makes volumes; each must be as it was at the end, or deletable: attached to nothing.
+
+    One with a name of its own is used once.
+    """
     made: list[str] = []
+    named: list[str] = []
 
     def make(*, name: str | None = None) -> str:
-        volume_id = cloud.volume(name=name)
-        made.append(volume_id)
+        volume_id = idle_volumes.pop() if name is None and idle_volumes else cloud.volume(name=name)
+        (made if name is None else named).append(volume_id)
         return volume_id
 
     yield make
     for volume_id in made:
+        if cloud.status(volume_id) == "available" and not cloud.attachments(volume_id):
+            idle_volumes.append(volume_id)
+        else:
+            cloud.delete(volume_id)
+    for volume_id in named:
         cloud.delete(volume_id)
 
 

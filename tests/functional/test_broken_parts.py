@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Any
@@ -176,8 +177,13 @@ def test_the_target_has_another_lun_than_asked_for(
 
 
 def test_the_device_is_smaller_than_the_volume(
-    host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
+    host: Host,
+    worlds: Worlds,
+    guest: Guest,
+    attach: Callable[[str], Result],
+    new_volume: Callable[..., str],
 ) -> None:
+    volume = new_volume(name=f"shrunk-{uuid.uuid4()}")
     lv = host.script(f"lvs --noheadings -o vg_name,lv_name | grep {volume}").split()
     host.do("lvreduce", "--force", "--yes", "-L", "512M", "/".join(lv))
     result = attach(volume)
