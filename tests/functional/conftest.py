@@ -128,7 +128,6 @@ def volume(new_volume: Callable[..., str]) -> str:
 @pytest.fixture(autouse=True)
 def nothing_is_left(request: pytest.FixtureRequest, host: Host) -> Iterator[None]:
     """No functional test leaves a session, a device, a node record or an open operation."""
-    before = (host.sessions(), host.scsi_disks())
+    sessions, disks, _ = host.leftovers()
     yield
-    assert (host.sessions(), host.scsi_disks()) == before
-    assert host.open_operations() == []
+    assert host.leftovers() == (sessions, disks, [])

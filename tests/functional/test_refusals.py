@@ -16,16 +16,16 @@ NOVA = """
 
 
 @pytest.fixture
-def refused(host: Host, worlds: Worlds) -> Iterator[Callable[..., None]]:
+def refused(host: Host) -> Iterator[Callable[..., None]]:
     """Asserts that a command is refused with a code and an exit status, and touches nothing."""
 
     def check(code: str, status: int, *argv: str) -> None:
-        before = host.sessions()
+        sessions, disks, _ = host.leftovers()
         result = host.attachctl(*argv)
         assert result.code == code
         assert result.status == status
         assert "Traceback" not in result.err
-        worlds.assert_untouched(before)
+        assert host.leftovers() == (sessions, disks, [])
 
     yield check
 
