@@ -6,15 +6,15 @@ What an operation is at work on just now is left out: its worlds disagree on the
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TypeVar
 
 from attachd.audit.comparison import CinderSays, GuestSays, HostSays, compare, unknown_disks
 from attachd.audit.findings import Finding, FindingCode
-from attachd.errors import AttachdError, World
+from attachd.errors import AttachdError, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import AttachmentRecord, AttachmentState, OperationState, Target
+from attachd.model import AttachmentRecord, HostSession, OperationState, Target
 from attachd.operations.ports import Cinder, Guests, Host
 
 LOG = logging.getLogger(__name__)
@@ -47,42 +47,34 @@ class _Audit:
         self._cinder = cinder
         self._host = host
         self._guests = guests
-        self._out_of_reach: dict[tuple[World, AttachmentRecord | None], AttachdError] = {}
+        self._out_of_reach: dict[World, AttachdError] = {}
 
     def run(self) -> tuple[Finding, ...]:
         """See :meth:`Auditor.audit`."""
         operations = self._journal.operations(open_only=True)
-        records = self._journal.live_attachments()
         busy = {row.volume_id for row in operations}
-        settled = [
-            record
-            for record in records
-            if record.state is AttachmentState.ATTACHED and record.volume_id not in busy
-        ]
-        findings = [finding for record in settled for finding in self._attachment(record)]
-        findings += [
-            *self._unknown_disks(records, busy),
-            *self._sessions_left(records, busy),
+        settled = [r for r in self._journal.live_attachments() if r.volume_id not in busy]
+        findings = [
+            *(finding for record in settled for finding in self._attachment(record)),
+            *self._unknown_disks(),
+            *self._sessions_left(),
             *(
                 _needs_attention(row)
                 for row in operations
                 if row.state is OperationState.NEEDS_ATTENTION
             ),
         ]
-        unreachable = [
-            _unreachable(world, about, exc) for (world, about), exc in self._out_of_reach.items()
-        ]
+        unreachable = [_unreachable(world, None, exc) for world, exc in self._out_of_reach.items()]
         return (*unreachable, *findings)
 
     def _attachment(self, record: AttachmentRecord) -> tuple[Finding, ...]:
-        found = compare(
-            record,
-            cinder=self._ask(World.CINDER, lambda: self._in_cinder(record)),
-            host=self._ask(World.HOST, lambda: self._on_host(record), record),
-            guest=self._ask(
-                World.GUEST, lambda: GuestSays(guest=self._guests.get(record.guest_id))
-            ),
+        unseen: list[Finding] = []
+        cinder = self._ask(World.CINDER, lambda: self._in_cinder(record), record, unseen)
+        host = self._ask(World.HOST, lambda: self._on_host(record), record, unseen)
+        guest = self._ask(
+            World.GUEST, lambda: GuestSays(guest=self._guests.get(record.guest_id)), record, unseen
         )
+        found = (*unseen, *compare(record, cinder=cinder, host=host, guest=guest))
         # An operation that began meanwhile is what changed the worlds.
         return found if found and self._is_still(record) else ()
 
@@ -107,46 +99,70 @@ class _Audit:
             for r in self._journal.live_attachments()
         )
 
-    def _unknown_disks(
-        self, records: Collection[AttachmentRecord], busy: Collection[str | None]
-    ) -> list[Finding]:
-        guests = self._ask(World.GUEST, self._guests.all)
-        found = unknown_disks(guests or (), records)
-        return [finding for finding in found if finding.volume_id not in busy]
+    def _unknown_disks(self) -> list[Finding]:
+        before = self._journal.live_attachments()
+        guests = self._ask(World.GUEST, self._guests.all) or ()
+        # What came or went while libvirt was asked is known, too.
+        known = (*before, *self._journal.live_attachments())
+        busy = self._busy_volumes()
+        return [each for each in unknown_disks(guests, known) if each.volume_id not in busy]
 
-    def _sessions_left(
-        self, records: Collection[AttachmentRecord], busy: Collection[str | None]
-    ) -> list[Finding]:
+    def _sessions_left(self) -> list[Finding]:
         """Of volumes that attachd detached: anybody else's sessions are none of its business."""
-        theirs = [r for r in records if r.connection is not None]
-        strangers = [
-            session
-            for session in self._ask(World.HOST, self._host.sessions) or ()
-            if not any(session.leads_to(t) for r in theirs for t in _targets(r))
-        ]
+        before = self._journal.live_attachments()
+        sessions = self._ask(World.HOST, self._host.sessions) or ()
+        known = [t for r in (*before, *self._journal.live_attachments()) for t in _targets(r)]
+        strangers = [s for s in sessions if not any(s.leads_to(target) for target in known)]
         if not strangers:
             return []
+        busy = self._busy_volumes()
         left = {
             record.volume_id: record
             for record in self._journal.detached_attachments()
             if record.volume_id not in busy
-            and any(session.leads_to(t) for session in strangers for t in _targets(record))
+            and any(_is_left(session, record) for session in strangers)
         }
-        return [_session_left(record) for record in left.values()]
+        return [_session_left(r) for r in left.values() if self._is_nobodys(r.volume_id)]
+
+    def _is_nobodys(self, volume_id: str) -> bool:
+        """Does Cinder say that nobody has it? Nova may have it now, on this very host."""
+        listed = self._ask(World.CINDER, lambda: self._cinder.list_attachments(volume_id))
+        return listed == ()
+
+    def _busy_volumes(self) -> set[str | None]:
+        return {row.volume_id for row in self._journal.operations(open_only=True)}
 
     def _ask(
-        self, world: World, question: Callable[[], T], about: AttachmentRecord | None = None
+        self,
+        world: World,
+        question: Callable[[], T],
+        about: AttachmentRecord | None = None,
+        unseen: list[Finding] | None = None,
     ) -> T | None:
-        """None: it couldn't be asked. A world is given up at once, the host's devices singly."""
-        if (world, None) in self._out_of_reach:
+        """None: it couldn't be asked.
+
+        A world that doesn't answer is given up. One device that doesn't, or one answer that can't
+        be used, is a finding about its attachment.
+        """
+        if world in self._out_of_reach:
             return None
         try:
             return question()
         except AttachdError as exc:
             LOG.info("The audit can't look at %s: %s", world, exc)
-            subject = about if world is World.HOST else None
-            self._out_of_reach[world, subject] = exc
+            single = world is World.HOST or not isinstance(exc, Unreachable)
+            if single and about is not None and unseen is not None:
+                unseen.append(_unreachable(world, about, exc))
+            else:
+                self._out_of_reach[world] = exc
             return None
+
+
+def _is_left(session: HostSession, record: AttachmentRecord) -> bool:
+    """On a shared target a session without a device may be anybody's, for a moment."""
+    if not session.luns and record.shared_targets is not False:
+        return False
+    return any(session.leads_to(target) for target in _targets(record))
 
 
 def _targets(record: AttachmentRecord) -> tuple[Target, ...]:

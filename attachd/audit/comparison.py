@@ -1,4 +1,4 @@
-"""What each world says of one attachment that the journal holds as attached, compared.
+"""What each world says of one attachment that no operation is at work on, compared.
 
 A world that couldn't be asked is None here, and nothing is found about it: that it couldn't be is
 a finding of its own.
@@ -13,6 +13,7 @@ from attachd.audit.findings import Finding, FindingCode
 from attachd.errors import World
 from attachd.model import (
     AttachmentRecord,
+    AttachmentState,
     CinderAttachment,
     Guest,
     GuestDisk,
@@ -53,6 +54,7 @@ def compare(
     """The disagreements about an attachment that no operation is at work on."""
     says = _in_words(record, cinder, host, guest)
     found = (
+        *_in_journal(record),
         *(_in_cinder(cinder) if cinder else ()),
         *(_on_host(record, host) if host else ()),
         *(_in_guest(record, guest) if guest else ()),
@@ -99,6 +101,24 @@ def unknown_disks(guests: Iterable[Guest], records: Iterable[AttachmentRecord]) 
 _Found = tuple[FindingCode, str, str]
 
 _DETACH = "Take it off everywhere: attachctl detach GUEST VOLUME"
+_SET_AND_DETACH = "openstack volume set --state in-use VOLUME. Then: attachctl detach GUEST VOLUME"
+
+# What Cinder makes of a volume that is attached, for a while.
+_ATTACHED_STATUSES = frozenset(
+    {
+        *("in-use", "backing-up", "extending", "retyping", "uploading", "migrating"),
+        *("maintenance", "creating_snapshot"),
+    }
+)
+
+
+def _in_journal(record: AttachmentRecord) -> Iterator[_Found]:
+    if record.state is not AttachmentState.ATTACHED:
+        yield (
+            FindingCode.ATTACHMENT_NEEDS_ATTENTION,
+            f"The attachment is {record.state}, and no operation is at work on it.",
+            _DETACH,
+        )
 
 
 def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
@@ -108,11 +128,11 @@ def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
             "Cinder has no such volume any more: the guest may hold another volume's bytes.",
             _DETACH,
         )
-    elif cinder.volume.status != "in-use":
+    elif cinder.volume.status not in _ATTACHED_STATUSES and cinder.attachment is not None:
         yield (
             FindingCode.VOLUME_STATUS_DIFFERS,
             f"Cinder says that the volume is {cinder.volume.status}, and it is attached.",
-            "Cinder may give it to somebody else. " + _DETACH,
+            "Cinder may give it to somebody else. " + _SET_AND_DETACH,
         )
     if cinder.attachment is None:
         yield (

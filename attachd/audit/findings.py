@@ -14,6 +14,7 @@ class FindingCode(StrEnum):
 
     WORLD_UNREACHABLE = "world-unreachable"  # nothing is known of it: no agreement either
     OPERATION_NEEDS_ATTENTION = "operation-needs-attention"
+    ATTACHMENT_NEEDS_ATTENTION = "attachment-needs-attention"
     VOLUME_GONE = "volume-gone"
     VOLUME_STATUS_DIFFERS = "volume-status-differs"
     ATTACHMENT_GONE = "attachment-gone"

@@ -246,11 +246,14 @@ class CinderClient:
         self._settle(lambda: created() is not None, age)
 
     def settle_update(self, attachment_id: str, *, age: float) -> None:
-        """Wait until cinder-volume is done with it: then it isn't ``reserved`` any more."""
+        """Wait until cinder-volume is done with it: then it isn't ``reserved`` any more.
+
+        What it exported isn't read: it may be what attachd can't use.
+        """
 
         def exported() -> bool:
-            attachment = self._attachment(attachment_id)
-            return attachment is None or attachment.status != "reserved"
+            answer = self._get(f"/attachments/{attachment_id}")
+            return answer is None or answer.at("attachment").at("status").text() != "reserved"
 
         self._settle(exported, age)
 

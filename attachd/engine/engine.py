@@ -201,13 +201,15 @@ class Engine:
         try:
             with collecting() as calls:
                 rest = self._run(row)
-            self._journal.rest(
-                row.operation_id,
-                rest.state,
-                problem=rest.problem,
-                waiting_for=rest.waiting_for,
-                calls=calls,
-            )
+            with self._lock:  # who resumes it finds either this thread or its end
+                self._journal.rest(
+                    row.operation_id,
+                    rest.state,
+                    problem=rest.problem,
+                    waiting_for=rest.waiting_for,
+                    calls=calls,
+                )
+                self._forget_thread(row.operation_id)
             LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
         except _Stopping:
             LOG.info("%s: begins at the next start", row.operation_id)
@@ -216,8 +218,13 @@ class Engine:
             self._rest_by_mistake(row.operation_id, exc)
         finally:
             with self._lock:
-                self._threads.pop(row.operation_id, None)
+                self._forget_thread(row.operation_id)
             self._progress.news()
+
+    def _forget_thread(self, operation_id: str) -> None:
+        """Under the lock; a thread that drives the operation anew stays."""
+        if self._threads.get(operation_id) is threading.current_thread():
+            del self._threads[operation_id]
 
     def _rest_by_mistake(self, operation_id: str, exc: Exception) -> None:
         """What only the journal kept from its end is resumed; another mistake would come again."""

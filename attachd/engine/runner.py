@@ -11,12 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from attachd.engine.kill_points import Moment, Reached, Verb, name_of
-from attachd.errors import AttachdError, Code, Problem, World
+from attachd.errors import AttachdError, Code, Problem, Unreachable, World
 from attachd.journal.journal import Journal
-from attachd.journal.rows import EventRow
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations.steps import Operation, Step, Unanswered
-from attachd.saga.history import Entry, Happening
+from attachd.saga.history import Entry, Happening, was_begun
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
 from attachd.saga.resumption import decide
 
@@ -142,23 +141,22 @@ class Runner:
             return
         try:
             self._operation.settle(unanswered)
-        except AttachdError as exc:
+        except Unreachable as exc:
             raise _CannotLookError(exc) from exc
+        except AttachdError as exc:  # it answered: whatever that is, nothing is waited for
+            LOG.info("%s: what may come late can't be told: %s", self._id, exc)
 
     def _unanswered(self) -> dict[str, Unanswered]:
         """The steps whose last line tells of no outcome, or of one that may yet change."""
-        begun: dict[str, EventRow] = {}
-        last: dict[str, Happening] = {}
-        for event in self._journal.events(self._id):
-            last[event.entry.step] = event.entry.happening
-            if event.entry.happening is Happening.DO_INTENT:
-                begun[event.entry.step] = event
+        last = {event.entry.step: event for event in self._journal.events(self._id)}
         return {
             step: Unanswered(
-                age=self._journal.age(intent), orphaned=last[step] is Happening.DO_INTENT
+                age=self._journal.age(event),
+                orphaned=not self._journal.is_own(event),
+                undoing=event.entry.happening in _UNDOING,
             )
-            for step, intent in begun.items()
-            if last[step] in (Happening.DO_INTENT, Happening.DO_FAILED)
+            for step, event in last.items()
+            if event.entry.happening in _DOING | _UNDOING
         }
 
     def _look(self, reason: str) -> None:
@@ -180,7 +178,7 @@ class Runner:
     def _needs_attention(self, reason: str) -> Rest:
         error = self._last_error
         record = self._operation.record
-        if record is not None:
+        if record is not None and self._touched():
             self._operation.record = replace(record, state=AttachmentState.NEEDS_ATTENTION)
             self._journal.reserve(self._operation.record)
         waiting_for = error.world if error is not None else None
@@ -188,6 +186,14 @@ class Runner:
             state=OperationState.NEEDS_ATTENTION,
             problem=self._what_is_left(reason, waiting_for),
             waiting_for=waiting_for,
+        )
+
+    def _touched(self) -> bool:
+        """Was anything begun that has an effect outside of the journal?"""
+        return any(
+            was_begun(self._history, spec.name)
+            for spec in self._specs
+            if spec.undoable or spec.pivot
         )
 
     def _what_is_left(self, reason: str, waiting_for: World | None) -> Problem:
@@ -241,6 +247,9 @@ _LINES = {
     Verb.DO: (Happening.DO_INTENT, Happening.DO_DONE, "it took effect"),
     Verb.UNDO: (Happening.UNDO_INTENT, Happening.UNDO_DONE, "it is proven gone"),
 }
+
+_DOING = frozenset({Happening.DO_INTENT, Happening.DO_FAILED})
+_UNDOING = frozenset({Happening.UNDO_INTENT, Happening.UNDO_FAILED})
 
 _INTERRUPTED = Problem(
     code=Code.INTERRUPTED,

@@ -115,10 +115,10 @@ class IscsiHost:
         self._require_helper()
         self._volumes.disconnect(volume_id, connection, expected_wwn=expected_wwn)
 
-    def settle(self, volume_id: str, connection: Connection) -> None:
+    def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or can't any more."""
         self._require_helper()
-        self._volumes.settle(volume_id, connection)
+        self._volumes.settle(volume_id, connection, age=age)
 
     def wwns(self, connection: Connection) -> tuple[str, ...]:
         """The WWN of each device of the LUN, by a fresh INQUIRY."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import tenacity
 
-from attachd.errors import AttachdError, Code, Refused
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.host import openers
 from attachd.host.brick import BrickConnector, Execute
 from attachd.host.calls import Calls
@@ -126,28 +126,42 @@ class IscsiVolumes:
         if failure is not None:
             raise self._failure(failure, Code.DISCONNECT_FAILED, commands) from failure
 
-    def settle(self, volume_id: str, connection: Connection) -> None:
+    def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or iscsid has given it up.
 
-        No login begins without a node record: without one there is nothing to wait for.
+        ``age``: seconds since its caller was dead. No login begins without a node record: without
+        one there is nothing to wait for. Raises Unreachable where nobody could look.
         """
-        timeout = self._grace + LOGIN_SECONDS
+        left = LOGIN_SECONDS - age
+        if left <= 0:
+            return
+        timeout = left + self._grace
         commands = self._commands(timeout)
         future = self._calls.run(
             volume_id,
-            lambda: self._await_login(connection.targets, commands),
+            lambda: self._await_login(connection.targets, commands, seconds=left),
             commands=commands,
             timeout=timeout,
             grace=self._grace,
         )
         failure = future.exception()
         if failure is not None:
-            raise self._failure(failure, Code.CONNECT_FAILED, commands) from failure
+            cause = self._failure(failure, Code.CONNECT_FAILED, commands).problem
+            raise Unreachable(
+                Code.ISCSI_UNAVAILABLE,
+                "The host's logins can't be looked at.",
+                details=cause.details or cause.brief,
+                resolution="See what iscsiadm -m node says.",
+                world=World.HOST,
+                touched=False,
+            ) from failure
 
-    def _await_login(self, targets: Sequence[Target], commands: Commands) -> None:
+    def _await_login(
+        self, targets: Sequence[Target], commands: Commands, *, seconds: float
+    ) -> None:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
-            stop=tenacity.stop_after_delay(LOGIN_SECONDS),
+            stop=tenacity.stop_after_delay(seconds),
             wait=tenacity.wait_fixed(_PAUSE),
             retry_error_callback=lambda _: [],
         )

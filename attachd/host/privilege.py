@@ -59,8 +59,12 @@ class PrivilegedHelper:
         self._channel = channel
 
     def alive(self) -> bool:
-        """Would a privileged call reach it?"""
-        return self._channel.running
+        """Would a privileged call reach it?
+
+        oslo.privsep notices an orderly end only: where the helper dies with a request unread, its
+        reader ends in ECONNRESET, and the channel goes on to claim that it runs.
+        """
+        return self._channel.running and self._channel.reader_thread.is_alive()
 
     def wait_until_dead(self, timeout: float | None = None) -> bool:
         """Wait until it died, at most ``timeout`` seconds; True if it is dead."""

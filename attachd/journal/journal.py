@@ -45,6 +45,7 @@ class Journal:
 
     def __init__(self, *, path: Path, boot_id: str) -> None:
         self._boot_id = boot_id
+        self._opened = trace.now()
         self._lock = threading.RLock()
         self._ballast = Ballast(path=path.with_suffix(".ballast"))
         self._db = open_database(path)
@@ -112,7 +113,7 @@ class Journal:
         """
         self.operation(operation_id)
         self._execute(
-            "UPDATE operations SET state = 'accepted', waiting_for = NULL "
+            "UPDATE operations SET state = 'accepted', waiting_for = NULL, problem = NULL "
             "WHERE operation_id = ? AND state = 'needs-attention'",
             operation_id,
         )
@@ -210,12 +211,17 @@ class Journal:
         )
         return tuple(event_from(row) for row in rows)
 
-    def age(self, event: EventRow) -> float:
-        """Seconds since an event; at least so many where the host was booted anew since then.
+    def is_own(self, event: EventRow) -> bool:
+        """Was it this process that journalled the event?"""
+        return event.boot_id == self._boot_id and event.uptime >= self._opened
 
-        By the boot's own clock: no jump of the wall clock counts.
+    def age(self, event: EventRow) -> float:
+        """Seconds since what the event tells of was last asked for, at the least.
+
+        An earlier process may have asked, and asked again, until it died: since this one opened
+        the journal it certainly didn't. By the boot's own clock: no jump of the wall clock counts.
         """
-        return trace.now() - (event.uptime if event.boot_id == self._boot_id else 0.0)
+        return trace.now() - (event.uptime if self.is_own(event) else self._opened)
 
     def history(self, operation_id: str) -> tuple[Entry, ...]:
         """The same, as the plan reads it."""

@@ -270,7 +270,7 @@ class Attach:
         record = self.record
         if record is None:
             return
-        if create := unanswered.get("create"):
+        if (create := unanswered.get("create")) and not create.undoing:
             self._cinder.settle_create(
                 record.volume_id,
                 instance_id=record.instance_id,
@@ -281,7 +281,7 @@ class Attach:
             self._cinder.settle_update(record.attachment_id, age=update.age)
         connect = unanswered.get("connect")
         if connect and connect.orphaned and record.connection is not None:
-            self._host.settle(record.volume_id, record.connection)
+            self._host.settle(record.volume_id, record.connection, age=connect.age)
 
     def look(self) -> Sighting:
         """Look at guest and Cinder, freshly."""

@@ -133,8 +133,11 @@ class Detach:
         try:
             self._cinder.begin_detaching(record.volume_id)
         except AttachdError as exc:
-            # Whatever the volume's status is: a guest that let go already only leaves forward.
-            if exc.code is not Code.CINDER_REFUSED or exc.touched or self._guest_holds():
+            # Whatever the volume's status is: a guest that let go already only leaves forward, and
+            # one whose attachment somebody deleted must not keep the device.
+            if exc.code not in _REFUSALS or exc.touched:
+                raise
+            if self._guest_holds() and self._attachment_stands():
                 raise
         self.record = replace(
             record,
@@ -145,7 +148,11 @@ class Detach:
 
     def _roll_back(self) -> None:
         """The guest kept its disk: the volume is in-use again, and so says the record."""
-        self._cinder.roll_detaching(self._known.volume_id)
+        try:
+            self._cinder.roll_detaching(self._known.volume_id)
+        except AttachdError as exc:
+            if exc.code is not Code.VOLUME_NOT_FOUND:
+                raise
         self.record = replace(self._known, state=AttachmentState.ATTACHED)
 
     # --- 2 unplug: the guest lets go, proven; from here on only forward ----------------------
@@ -193,7 +200,8 @@ class Detach:
 
     def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
         """Let Cinder finish what nobody waits for any more (libvirt queues it)."""
-        if self.record is not None and (begin := unanswered.get("begin")):
+        begin = unanswered.get("begin")
+        if self.record is not None and begin and not begin.undoing:
             self._cinder.settle_begin(self.record.volume_id, age=begin.age)
 
     def look(self) -> Sighting:
@@ -208,6 +216,12 @@ class Detach:
     def _guest_holds(self) -> bool:
         guest = self._guests.get(self._known.guest_id)
         return guest is not None and proofs.guest_holds(guest, self._known.volume_id)
+
+    def _attachment_stands(self) -> bool:
+        attachment_id = self._known.attachment_id
+        return attachment_id is not None and (
+            self._cinder.get_attachment(attachment_id) is not None
+        )
 
     @property
     def _known(self) -> AttachmentRecord:
@@ -232,4 +246,5 @@ def _meant(reference: str, journalled: dict[str, str], find: Callable[[str], str
         return ids
 
 
+_REFUSALS = frozenset({Code.CINDER_REFUSED, Code.VOLUME_NOT_FOUND})
 _GONE = frozenset({Code.GUEST_NOT_FOUND, Code.VOLUME_NOT_FOUND})

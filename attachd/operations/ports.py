@@ -139,10 +139,11 @@ class Host(Protocol):
         already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
         """
 
-    def settle(self, volume_id: str, connection: Connection) -> None:
+    def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned connect shows its session, or can't have one any more.
 
-        iscsid finishes a login whose caller is dead.
+        ``age``: seconds since its caller certainly was dead. iscsid finishes its login all the
+        same.
         """
 
     def wwns(self, connection: Connection) -> tuple[str, ...]:

@@ -22,14 +22,15 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Unanswered:
-    """A step that was begun, and whose effect may still come.
+    """A step whose effect may still come, though nobody waits for it.
 
-    ``age``: seconds since it was begun. ``orphaned``: who called died; otherwise the call failed
-    and nothing of it runs in this process any more.
+    ``age``: seconds since it was last asked for, at the least. ``orphaned``: an earlier process
+    asked. ``undoing``: it is its undo that was begun.
     """
 
     age: float
     orphaned: bool
+    undoing: bool
 
 
 Verb = Callable[[], None]

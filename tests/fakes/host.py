@@ -266,7 +266,7 @@ class FakeHost:
                 if (target.portal, target.iqn) not in used:
                     self._sessions.discard((target.portal, target.iqn))
 
-    def settle(self, volume_id: str, connection: Connection) -> None:
+    def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """A login that iscsid goes on with alone shows."""
         with self._call("settle", volume_id):
             self.land()

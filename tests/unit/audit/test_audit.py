@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from attachd.audit.findings import Finding, FindingCode
 from attachd.errors import World
-from attachd.model import GuestDisk, GuestState, OperationKind, Target
+from attachd.model import AttachmentState, GuestDisk, GuestState, OperationKind, Target
 from tests.unit.bench import Bench
 
 
@@ -65,6 +66,11 @@ def _delete_attachment(bench: Bench, _guest: str, volume: str) -> None:
     bench.cinder.rules.delete(attachment.attachment_id, by_service=True)
 
 
+def _delete_volume(bench: Bench, guest: str, volume: str) -> None:
+    _delete_attachment(bench, guest, volume)
+    bench.cinder.rules.volumes.pop(volume)
+
+
 def _another_disk(bench: Bench, guest: str, volume: str) -> None:
     bench.guests.put_disk(
         guest, GuestDisk(target="vda", bus="virtio", serial=volume, source="/dev/sdq"), config=False
@@ -80,15 +86,15 @@ def _target(bench: Bench) -> Target:
 CHANGES: dict[str, tuple[Callable[[Bench, str, str], object], list[str]]] = {
     "the attachment deleted in Cinder": (
         _delete_attachment,
-        ["attachment-gone", "volume-status-differs"],
+        ["attachment-gone"],
     ),
     "the volume reset to available": (
         lambda b, _g, v: setattr(b.cinder.rules.volume(v), "status", "available"),
         ["volume-status-differs"],
     ),
     "the volume deleted": (
-        lambda b, _g, v: b.cinder.rules.volumes.pop(v),
-        ["volume-gone"],
+        _delete_volume,
+        ["attachment-gone", "volume-gone"],
     ),
     "the attachment never completed": (
         lambda b, _g, v: setattr(b.cinder.rules.attachments_of(v)[0], "status", "attaching"),
@@ -152,6 +158,28 @@ def test_a_session_of_somebody_else_is_none_of_ours(bench: Bench, guest: str, vo
     assert bench.auditor.audit() == ()
 
 
+def test_a_session_of_a_volume_that_somebody_else_has_now_is_none_of_ours(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """Nova attached it to one of its own guests, on this very host."""
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    bench.detach("web", "data")
+    bench.cinder.rules.create(volume, "novas-server")
+    bench.host.connect(volume, record.connection)
+    assert bench.auditor.audit() == ()
+    bench.cinder.stop()
+    assert codes(bench) == ["world-unreachable"]
+
+
+@pytest.mark.parametrize("status", ["backing-up", "extending", "retyping", "uploading"])
+def test_what_cinder_does_to_an_attached_volume_for_a_while(
+    bench: Bench, guest: str, volume: str, status: str
+) -> None:
+    bench.cinder.rules.volume(volume).status = status
+    assert bench.auditor.audit() == ()
+
+
 def test_a_volume_attached_again_left_nothing(bench: Bench, guest: str, volume: str) -> None:
     bench.detach("web", "data")
     bench.attach("web", "data")
@@ -196,6 +224,74 @@ def test_what_an_operation_is_at_work_on_is_left_out(bench: Bench, guest: str) -
     bench.cinder.before_next("delete", lambda: seen.append(bench.auditor.audit()))
     bench.detach("web", "data")
     assert seen == [(), (), ()]
+
+
+@pytest.mark.parametrize("question", ["all", "sessions"])
+def test_what_comes_and_goes_while_the_audit_asks_is_no_finding(
+    bench: Bench, guest: str, volume: str, question: str
+) -> None:
+    second = bench.cinder.add_volume(name="second")
+    bench.attach("web", "second")
+    bench.detach("web", "second")
+
+    def meanwhile() -> None:
+        bench.attach("web", "second")
+        bench.detach("web", "data")
+
+    world = bench.guests if question == "all" else bench.host
+    around(world, question, before=meanwhile)
+    assert bench.auditor.audit() == ()
+    around(world, question, after=lambda: bench.detach("web", "second"))
+    assert bench.auditor.audit() == ()
+    bench.assert_nothing_left(guest, second)
+
+
+def around(
+    world: object,
+    method: str,
+    *,
+    before: Callable[[], object] = lambda: None,
+    after: Callable[[], object] = lambda: None,
+) -> None:
+    """Something happens once, just before or just behind a look."""
+    original = getattr(world, method)
+
+    def look() -> object:
+        setattr(world, method, original)
+        before()
+        seen = original()
+        after()
+        return seen
+
+    setattr(world, method, look)
+
+
+def test_a_record_that_no_operation_is_at_work_on(bench: Bench, guest: str, volume: str) -> None:
+    (record,) = bench.journal.live_attachments()
+    bench.journal.reserve(replace(record, state=AttachmentState.NEEDS_ATTENTION))
+    assert codes(bench) == ["attachment-needs-attention"]
+    bench.detach("web", "data")
+    assert bench.auditor.audit() == ()
+
+
+@pytest.mark.parametrize("change", ["the attachment deleted in Cinder", "the volume deleted"])
+def test_what_cinder_gave_up_is_taken_off_by_a_detach(
+    bench: Bench, guest: str, volume: str, change: str
+) -> None:
+    """As the finding's resolution says: the guest must not keep somebody else's device."""
+    CHANGES[change][0](bench, guest, volume)
+    assert all("attachctl detach" in finding.resolution for finding in bench.auditor.audit())
+    assert bench.detach(guest, volume).state == "done"
+    assert bench.host.devices == ()
+    assert bench.auditor.audit() == ()
+
+
+def test_a_guest_that_keeps_what_cinder_gave_up(bench: Bench, guest: str, volume: str) -> None:
+    CHANGES["the volume deleted"][0](bench, guest, volume)
+    bench.guests.make_deaf(guest)
+    assert bench.detach(guest, volume).state == "undone"
+    assert codes(bench) == ["attachment-gone", "volume-gone"]
+    bench.guests.hear(guest)
 
 
 def test_an_operation_that_needs_attention(bench: Bench, guest: str, volume: str) -> None:

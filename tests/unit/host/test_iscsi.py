@@ -262,7 +262,7 @@ def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.Mon
 
 
 def test_without_a_node_record_no_login_is_waited_for(bench: Bench):
-    bench.volumes.settle(VOLUME, bench.connection())
+    bench.volumes.settle(VOLUME, bench.connection(), age=0)
     assert bench.iscsi.ran == [("iscsiadm", "-m", "node")]
 
 
@@ -272,7 +272,7 @@ def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.Monke
     bench.iscsi.records.add(place)
     timer = threading.Timer(0.1, bench.iscsi.log_in, (place,))
     timer.start()
-    bench.volumes.settle(VOLUME, bench.connection())
+    bench.volumes.settle(VOLUME, bench.connection(), age=0)
     timer.join()
     assert place in bench.iscsi.sessions
     assert len(bench.iscsi.ran) > 1
@@ -286,15 +286,28 @@ def test_a_login_that_iscsid_gave_up_is_waited_for_no_longer(
     monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 0.1)
     bench.iscsi.records.add((bench.portal, IQN))
-    bench.volumes.settle(VOLUME, bench.connection())
+    bench.volumes.settle(VOLUME, bench.connection(), age=0)
     assert bench.iscsi.sessions == {}
 
 
-def test_a_login_that_cant_be_looked_for_is_not_gone(bench: Bench):
+def test_a_login_whose_time_has_passed_is_not_waited_for(bench: Bench):
     bench.iscsi.records.add((bench.portal, IQN))
-    bench.alive = False
+    bench.volumes.settle(VOLUME, bench.connection(), age=iscsi.LOGIN_SECONDS)
+    assert bench.iscsi.ran == []
+
+
+@pytest.mark.parametrize("alive", [True, False])
+def test_a_login_that_cant_be_looked_for_is_not_gone(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, alive: bool
+):
+    def fails(*_command: str, **_options: object) -> tuple[str, str]:
+        raise ProcessExecutionError(exit_code=6)
+
+    bench.alive = alive
+    bench.volumes = bench.with_timeouts()
+    monkeypatch.setattr(bench.volumes, "_execute", fails)
     with pytest.raises(Unreachable):
-        bench.volumes.settle(VOLUME, bench.connection())
+        bench.volumes.settle(VOLUME, bench.connection(), age=0)
 
 
 # --- disconnect ------------------------------------------------------------------------------

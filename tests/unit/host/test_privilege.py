@@ -93,6 +93,26 @@ except Exception as exc:
 
 
 @as_root
+def test_a_helper_that_dies_with_a_request_unread_is_noticed(open_path: Path):
+    said = _run(
+        """
+import threading, time
+pid = int(brick.execute("sh", "-c", "echo $PPID", run_as_root=True)[0])
+murder = f"sleep 1; kill -STOP {pid}; touch {locks}/stopped; sleep 2; kill -KILL {pid}"
+brick.execute("sh", "-c", f"setsid sh -c '{murder}' >/dev/null 2>&1 &", run_as_root=True)
+while not (locks / "stopped").exists():
+    time.sleep(0.05)
+threading.Thread(target=brick.execute, args=("id",), kwargs={"run_as_root": True},
+                 daemon=True).start()
+print(helper.wait_until_dead(60), helper.alive(), flush=True)
+os._exit(0)
+""",
+        open_path / "locks",
+    )
+    assert said.split("\n")[0] == "True False"
+
+
+@as_root
 def test_an_unknown_user():
     with pytest.raises(AttachdError) as caught:
         drop_to("no-such-user-here")

@@ -284,16 +284,26 @@ def test_the_ballast_is_allocated_not_only_declared(tmp_path: Path) -> None:
     assert file.stat().st_blocks == 0
 
 
-def test_an_events_age_counts_from_its_boot_or_from_this_one(
-    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+def test_an_events_age_counts_from_it_or_from_this_process(
+    path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(trace, "now", lambda: 1000.0)
+    """What an earlier process asked for it may have asked again, until it died."""
+    clock = [1000.0]
+    monkeypatch.setattr(trace, "now", lambda: clock[0])
+    journal = Journal(path=path, boot_id="boot-1")
     journal.accept("o1", REQUEST)
+    clock[0] = 1010.0
     journal.append("o1", Entry(happening=Happening.DO_INTENT, step="create"), reason="next")
     (event,) = journal.events("o1")
-    monkeypatch.setattr(trace, "now", lambda: 1007.0)
-    assert journal.age(event) == 7
-    monkeypatch.setattr(trace, "now", lambda: 12.0)
-    later = Journal(path=path, boot_id="boot-2")
-    assert later.age(event) == 12
-    later.close()
+    clock[0] = 1017.0
+    assert (journal.is_own(event), journal.age(event)) == (True, 7)
+    journal.close()
+    successor = Journal(path=path, boot_id="boot-1")
+    clock[0] = 1020.0
+    assert (successor.is_own(event), successor.age(event)) == (False, 3)
+    successor.close()
+    clock[0] = 5.0
+    rebooted = Journal(path=path, boot_id="boot-2")
+    clock[0] = 12.0
+    assert (rebooted.is_own(event), rebooted.age(event)) == (False, 7)
+    rebooted.close()
