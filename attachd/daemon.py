@@ -56,6 +56,7 @@ class Daemon:
         journal: Journal,
         guests: LibvirtGuests,
         engine: Engine,
+        auditor: Auditor,
         watch: Watch,
         server: Server,
         helper: PrivilegedHelper,
@@ -65,6 +66,7 @@ class Daemon:
         self._journal = journal
         self._guests = guests
         self._engine = engine
+        self._auditor = auditor
         self._watching = watch
         self._server = server
         self._helper = helper
@@ -101,6 +103,7 @@ class Daemon:
         return 0
 
     def _stop(self) -> None:
+        self._auditor.stop()
         # Those who follow an operation see its end: the API goes down behind the engine.
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
@@ -153,6 +156,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         journal=journal,
         guests=guests,
         engine=engine,
+        auditor=auditor,
         watch=Watch(audit=auditor.audit, interval=config.audit_interval),
         server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
         helper=helper,

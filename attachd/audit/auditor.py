@@ -6,12 +6,13 @@ What an operation is at work on just now is left out: its worlds disagree on the
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import TypeVar
 
 from attachd.audit.comparison import CinderSays, GuestSays, HostSays, compare, unknown_disks
 from attachd.audit.findings import Finding, FindingCode
-from attachd.errors import AttachdError, Unreachable, World
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.model import AttachmentRecord, HostSession, OperationState, Target
@@ -22,27 +23,57 @@ LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
+TURN_SECONDS = 60.0
+"""How long one audit waits for another."""
+
+
 class Auditor:
-    """Reads everything anew for each audit; thread-safe."""
+    """Reads everything anew for each audit; one at a time, whoever asks."""
 
     def __init__(self, *, journal: Journal, cinder: Cinder, host: Host, guests: Guests) -> None:
         self._journal = journal
         self._cinder = cinder
         self._host = host
         self._guests = guests
+        self._turn = threading.Lock()
+        self._stopping = threading.Event()
 
     def audit(self) -> tuple[Finding, ...]:
         """Every finding; none: the four worlds agree.
 
-        Raises journal-unavailable; a world that can't be asked is a finding.
+        A world that can't be asked is a finding. Raises journal-unavailable, shutting-down, and
+        deadline-exceeded where another audit takes too long.
         """
-        return _Audit(self._journal, self._cinder, self._host, self._guests).run()
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise Refused(
+                Code.DEADLINE_EXCEEDED,
+                f"Another audit is still under way after {TURN_SECONDS:g} s.",
+                resolution="Ask again. attachd's log says which world doesn't answer.",
+            )
+        try:
+            return _Audit(
+                self._journal, self._cinder, self._host, self._guests, self._stopping
+            ).run()
+        finally:
+            self._turn.release()
+
+    def stop(self) -> None:
+        """Ask nothing more: an audit under way ends in shutting-down behind its next answer."""
+        self._stopping.set()
 
 
 class _Audit:
     """One audit: the worlds that didn't answer are noted once, and not asked again."""
 
-    def __init__(self, journal: Journal, cinder: Cinder, host: Host, guests: Guests) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        cinder: Cinder,
+        host: Host,
+        guests: Guests,
+        stopping: threading.Event,
+    ) -> None:
+        self._stopping = stopping
         self._journal = journal
         self._cinder = cinder
         self._host = host
@@ -144,6 +175,8 @@ class _Audit:
         A world that doesn't answer is given up. One device that doesn't, or one answer that can't
         be used, is a finding about its attachment.
         """
+        if self._stopping.is_set():
+            raise Refused(Code.SHUTTING_DOWN, "attachd is stopping.")
         if world in self._out_of_reach:
             return None
         try:

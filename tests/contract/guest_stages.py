@@ -174,9 +174,9 @@ class IdleGuests:
         self._fresh[guest_id] = _both_documents(guest_id)
 
     def give_back(self, guest_id: str) -> None:
-        """Keep it if it looks as it did; else remove it."""
+        """Keep it if it was noted, and looks as it did; else remove it."""
         try:
-            as_it_was = _both_documents(guest_id) == self._fresh[guest_id]
+            as_it_was = self._fresh.get(guest_id) == _both_documents(guest_id)
         except libvirt.libvirtError:
             as_it_was = False
         if as_it_was:
@@ -273,9 +273,6 @@ class LibvirtStage(Stage):
         guest_id = self._boot(running, persistent, ports, devices)
         if plain:
             self.idle.note(guest_id, ports)
-            self._stack.callback(self.idle.give_back, guest_id)
-        else:
-            self._stack.callback(_remove, guest_id)
         return guest_id
 
     def _boot(self, running: bool, persistent: bool, ports: int, devices: str) -> str:
@@ -290,6 +287,7 @@ class LibvirtStage(Stage):
             else:
                 domain = connection.createXML(xml)
             guest_id: str = domain.UUIDString()
+        self._stack.callback(self.idle.give_back, guest_id)
         if running:
             eventually(
                 f"{name} boots",

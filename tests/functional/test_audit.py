@@ -69,12 +69,14 @@ def test_a_session_of_an_operator_is_left_alone(
     """A LUN that somebody exported and logged in to by hand, on attachd's host."""
     assert attached
     theirs = new_volume()
-    iqn = f"iqn.2026-01.test:{theirs}"
+    iqn = f"iqn.2026-01.org.example:{theirs}"
     path = host.script(f"lvs --noheadings -o lv_path | grep {theirs}").strip()
     host.script(
         f"lvchange -ay -K {path}\n"
         f"targetcli /backstores/block create {theirs} {path} >/dev/null\n"
+        "targetcli set global auto_add_default_portal=false >/dev/null\n"
         f"targetcli /iscsi create {iqn} >/dev/null\n"
+        f"targetcli /iscsi/{iqn}/tpg1/portals create 127.0.0.1 3260 >/dev/null\n"
         f"targetcli /iscsi/{iqn}/tpg1/luns create /backstores/block/{theirs} >/dev/null\n"
         f"targetcli /iscsi/{iqn}/tpg1 set attribute generate_node_acls=1 authentication=0 "
         ">/dev/null\n"

@@ -22,6 +22,7 @@ CINDER_SIZE = "40G"
 DISKS = ("root", "cinder")
 FORWARDED = (5000, 8776)
 LOAD_SECONDS = 120.0
+KILL_SECONDS = 60.0
 TRIAL_SECONDS = 20.0
 TRIAL_PASSED = "lab-trial: nested virtualisation"
 # No transparent huge pages: under TCG's nested paging they cost time.
@@ -251,7 +252,10 @@ def kill(lab: LabDir) -> None:
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    while not all(_has_ended(pid) for pid in pids):
+    deadline = time.monotonic() + KILL_SECONDS
+    while left := [pid for pid in pids if not _has_ended(pid)]:
+        if time.monotonic() > deadline:
+            raise LabError(f"process {left[0]} doesn't die: is its disk out of reach?")
         time.sleep(0.05)
 
 

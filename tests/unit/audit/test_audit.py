@@ -7,8 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from attachd.audit import auditor
 from attachd.audit.findings import Finding, FindingCode
-from attachd.errors import World
+from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentState, GuestDisk, GuestState, OperationKind, Target
 from tests.unit.bench import Bench
 
@@ -314,3 +315,31 @@ def test_a_stopped_guest_that_is_transient_is_gone(bench: Bench) -> None:
     bench.guests.destroy(guest)
     assert codes(bench) == ["guest-gone"]
     assert GuestState.SHUTOFF not in {g.state for g in bench.guests.all()}
+
+
+# --- one at a time, and not for ever -----------------------------------------------------------
+
+
+def test_one_audit_at_a_time(
+    bench: Bench, guest: str, volume: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(auditor, "TURN_SECONDS", 0.05)
+
+    def another() -> None:
+        with pytest.raises(Refused) as caught:
+            bench.auditor.audit()
+        assert caught.value.code is Code.DEADLINE_EXCEEDED
+        asked.append(True)
+
+    asked: list[bool] = []
+    around(bench.guests, "all", before=another)
+    assert bench.auditor.audit() == ()
+    assert asked == [True]
+    assert bench.auditor.audit() == ()
+
+
+def test_a_stopping_daemon_audits_no_further(bench: Bench, guest: str, volume: str) -> None:
+    around(bench.guests, "all", after=bench.auditor.stop)
+    with pytest.raises(Refused) as caught:
+        bench.auditor.audit()
+    assert caught.value.code is Code.SHUTTING_DOWN
