@@ -81,6 +81,7 @@ class _Lab:
                 pause=options.retry_pause,
             ),
             delete_timeout=options.delete_timeout,
+            orphan_timeout=options.orphan_timeout,
         )
         self._volumes: list[str] = []
 
