@@ -56,7 +56,7 @@ def unique_name() -> str:
 # --- volumes --------------------------------------------------------------------------------
 
 
-def test_a_volume_is_found_by_id_and_by_name(cinder_world: CinderWorld):
+def test_a_volume_is_found_by_id_and_by_name(cinder_world: CinderWorld) -> None:
     name = unique_name()
     volume_id = cinder_world.new_volume(name=name)
     found = cinder_world.cinder.find_volume(volume_id)
@@ -72,7 +72,7 @@ def test_a_volume_is_found_by_id_and_by_name(cinder_world: CinderWorld):
     assert cinder_world.cinder.find_volume(volume_id.upper()) == found
 
 
-def test_a_name_is_exact(cinder_world: CinderWorld):
+def test_a_name_is_exact(cinder_world: CinderWorld) -> None:
     name = unique_name()
     cinder_world.new_volume(name=name)
     for other in (name.upper(), f"{name} ", name[:-1], f"{name}*", f"%{name}%"):
@@ -81,7 +81,7 @@ def test_a_name_is_exact(cinder_world: CinderWorld):
         assert caught.value.code == Code.VOLUME_NOT_FOUND
 
 
-def test_two_of_one_name_are_ambiguous(cinder_world: CinderWorld):
+def test_two_of_one_name_are_ambiguous(cinder_world: CinderWorld) -> None:
     name = unique_name()
     one, other = cinder_world.new_volume(name=name), cinder_world.new_volume(name=name)
     with pytest.raises(Refused) as caught:
@@ -91,14 +91,14 @@ def test_two_of_one_name_are_ambiguous(cinder_world: CinderWorld):
     assert cinder_world.cinder.find_volume(other).volume_id == other
 
 
-def test_a_name_may_look_like_an_id(cinder_world: CinderWorld):
+def test_a_name_may_look_like_an_id(cinder_world: CinderWorld) -> None:
     name = str(uuid.uuid4())
     volume_id = cinder_world.new_volume(name=name)
     assert cinder_world.cinder.find_volume(name).volume_id == volume_id
 
 
 @pytest.mark.parametrize("name", ["a/b?c=d&e#f", "Größe 100 % ñ 数据", "'\"`$(x)", "../.."])
-def test_a_name_may_have_odd_characters(cinder_world: CinderWorld, name: str):
+def test_a_name_may_have_odd_characters(cinder_world: CinderWorld, name: str) -> None:
     name = f"{unique_name()} {name}"
     volume_id = cinder_world.new_volume(name=name)
     assert cinder_world.cinder.find_volume(name).volume_id == volume_id
@@ -123,7 +123,7 @@ def test_a_name_may_have_odd_characters(cinder_world: CinderWorld, name: str):
         uuid.uuid4().hex,
     ],
 )
-def test_what_isnt_there_is_not_found(cinder_world: CinderWorld, reference: str):
+def test_what_isnt_there_is_not_found(cinder_world: CinderWorld, reference: str) -> None:
     with pytest.raises(Refused) as caught:
         cinder_world.cinder.find_volume(reference)
     assert caught.value.code == Code.VOLUME_NOT_FOUND
@@ -134,7 +134,7 @@ def test_what_isnt_there_is_not_found(cinder_world: CinderWorld, reference: str)
 # --- attach ---------------------------------------------------------------------------------
 
 
-def test_an_attach_step_by_step(cinder_world: CinderWorld, instance_id: str):
+def test_an_attach_step_by_step(cinder_world: CinderWorld, instance_id: str) -> None:
     cinder = cinder_world.cinder
     volume_id = cinder_world.new_volume()
 
@@ -161,7 +161,9 @@ def test_an_attach_step_by_step(cinder_world: CinderWorld, instance_id: str):
     assert attached == replace(updated, status="attached")
 
 
-def test_a_connection_is_iscsi_with_its_secret_hidden(cinder_world: CinderWorld, instance_id: str):
+def test_a_connection_is_iscsi_with_its_secret_hidden(
+    cinder_world: CinderWorld, instance_id: str
+) -> None:
     volume_id = cinder_world.new_volume()
     attachment = create(cinder_world, volume_id, instance_id)
     updated = cinder_world.cinder.update_attachment(attachment.attachment_id, CONNECTOR)
@@ -174,7 +176,7 @@ def test_a_connection_is_iscsi_with_its_secret_hidden(cinder_world: CinderWorld,
     assert connection.chap.password not in repr(updated)
 
 
-def test_what_was_completed_stays_so(cinder_world: CinderWorld, instance_id: str):
+def test_what_was_completed_stays_so(cinder_world: CinderWorld, instance_id: str) -> None:
     """Recovery may say everything twice."""
     cinder = cinder_world.cinder
     volume_id, attachment_id = attached_volume(cinder_world, instance_id)
@@ -187,7 +189,7 @@ def test_what_was_completed_stays_so(cinder_world: CinderWorld, instance_id: str
     assert len(cinder.list_attachments(volume_id)) == 1
 
 
-def test_a_detach_step_by_step_and_rolled_back(cinder_world: CinderWorld, instance_id: str):
+def test_a_detach_step_by_step_and_rolled_back(cinder_world: CinderWorld, instance_id: str) -> None:
     cinder = cinder_world.cinder
     volume_id, attachment_id = attached_volume(cinder_world, instance_id)
 
@@ -208,7 +210,7 @@ def test_a_detach_step_by_step_and_rolled_back(cinder_world: CinderWorld, instan
     cinder.delete_attachment(attachment_id)
 
 
-def test_a_reservation_can_be_given_back(cinder_world: CinderWorld, instance_id: str):
+def test_a_reservation_can_be_given_back(cinder_world: CinderWorld, instance_id: str) -> None:
     volume_id = cinder_world.new_volume()
     attachment = create(cinder_world, volume_id, instance_id)
     cinder_world.cinder.delete_attachment(attachment.attachment_id)
@@ -217,7 +219,7 @@ def test_a_reservation_can_be_given_back(cinder_world: CinderWorld, instance_id:
 
 def test_a_reserved_volume_is_refused_to_another_instance(
     cinder_world: CinderWorld, instance_id: str
-):
+) -> None:
     volume_id = cinder_world.new_volume()
     mine = create(cinder_world, volume_id, instance_id)
     with pytest.raises(Refused) as caught:
@@ -228,7 +230,7 @@ def test_a_reserved_volume_is_refused_to_another_instance(
     assert cinder_world.cinder.list_attachments(volume_id) == (mine,)
 
 
-def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance_id: str):
+def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance_id: str) -> None:
     """Uniqueness is ours to keep, not Cinder's."""
     volume_id = cinder_world.new_volume()
     first = create(cinder_world, volume_id, instance_id)
@@ -243,7 +245,7 @@ def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance
 # --- what can't be done ---------------------------------------------------------------------
 
 
-def test_an_available_volume_isnt_detached(cinder_world: CinderWorld):
+def test_an_available_volume_isnt_detached(cinder_world: CinderWorld) -> None:
     volume_id = cinder_world.new_volume()
     with pytest.raises(Refused) as caught:
         cinder_world.cinder.begin_detaching(volume_id)
@@ -254,7 +256,9 @@ def test_an_available_volume_isnt_detached(cinder_world: CinderWorld):
 
 
 @pytest.mark.parametrize("nothing", [str(uuid.uuid4()), "no-id", "../.."])
-def test_what_isnt_there_is_refused(cinder_world: CinderWorld, instance_id: str, nothing: str):
+def test_what_isnt_there_is_refused(
+    cinder_world: CinderWorld, instance_id: str, nothing: str
+) -> None:
     cinder = cinder_world.cinder
     for verb in (cinder.begin_detaching, cinder.roll_detaching):
         with pytest.raises(Refused) as caught:
@@ -273,7 +277,7 @@ def test_what_isnt_there_is_refused(cinder_world: CinderWorld, instance_id: str,
     cinder.delete_attachment(nothing)
 
 
-def test_a_view_for_a_request_sees_the_same(cinder_world: CinderWorld, instance_id: str):
+def test_a_view_for_a_request_sees_the_same(cinder_world: CinderWorld, instance_id: str) -> None:
     volume_id = cinder_world.new_volume()
     mine = cinder_world.cinder.for_request(f"req-{uuid.uuid4()}")
     attachment = mine.create_attachment(volume_id, instance_id=instance_id, prior_attachment_ids=())

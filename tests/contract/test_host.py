@@ -119,7 +119,7 @@ def identified_wwn(bench: HostBench, path: str, connection: Connection) -> str:
     return device.wwn
 
 
-def test_connect_identify_disconnect(bench: HostBench, volume_id: str):
+def test_connect_identify_disconnect(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     bench.host.check()
     assert not bench.host.present(connection)
@@ -136,14 +136,14 @@ def test_connect_identify_disconnect(bench: HostBench, volume_id: str):
     assert not bench.host.present(connection)
 
 
-def test_with_credentials(bench: HostBench, volume_id: str):
+def test_with_credentials(bench: HostBench, volume_id: str) -> None:
     connection = bench.export(chap=CHAP)
     path = bench.host.connect(volume_id, connection)
     wwn = identified_wwn(bench, path, connection)
     bench.host.disconnect(volume_id, connection.without_secrets(), expected_wwn=wwn)
 
 
-def test_wrong_credentials(bench: HostBench, volume_id: str):
+def test_wrong_credentials(bench: HostBench, volume_id: str) -> None:
     connection = bench.export(chap=CHAP)
     wrong = replace(connection, chap=replace(CHAP, password="another-secret"))
     with pytest.raises(AttachdError) as caught:
@@ -153,7 +153,7 @@ def test_wrong_credentials(bench: HostBench, volume_id: str):
     assert bench.leftovers() == []
 
 
-def test_a_portal_that_refuses(bench: HostBench, volume_id: str):
+def test_a_portal_that_refuses(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     bench.close_portal(connection)
     with pytest.raises(AttachdError) as caught:
@@ -162,7 +162,7 @@ def test_a_portal_that_refuses(bench: HostBench, volume_id: str):
     assert not caught.value.touched
 
 
-def test_a_lun_that_is_not_there(bench: HostBench, volume_id: str):
+def test_a_lun_that_is_not_there(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     with pytest.raises(AttachdError) as caught:
         bench.host.connect(volume_id, bench.no_such_lun(connection))
@@ -170,7 +170,7 @@ def test_a_lun_that_is_not_there(bench: HostBench, volume_id: str):
     assert bench.leftovers() == []
 
 
-def test_smaller_than_the_volume(bench: HostBench, volume_id: str):
+def test_smaller_than_the_volume(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     path = bench.host.connect(volume_id, connection)
     with pytest.raises(AttachdError) as caught:
@@ -180,7 +180,7 @@ def test_smaller_than_the_volume(bench: HostBench, volume_id: str):
     bench.host.disconnect(volume_id, connection, expected_wwn=None)
 
 
-def test_another_lun_behind_the_same_number(bench: HostBench, volume_id: str):
+def test_another_lun_behind_the_same_number(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     path = bench.host.connect(volume_id, connection)
     wwn = identified_wwn(bench, path, connection)
@@ -196,7 +196,7 @@ def test_another_lun_behind_the_same_number(bench: HostBench, volume_id: str):
     bench.host.disconnect(volume_id, connection, expected_wwn=None)
 
 
-def test_not_the_recorded_device(bench: HostBench, volume_id: str):
+def test_not_the_recorded_device(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     path = bench.host.connect(volume_id, connection)
     with pytest.raises(AttachdError) as caught:
@@ -205,7 +205,7 @@ def test_not_the_recorded_device(bench: HostBench, volume_id: str):
     bench.host.disconnect(volume_id, connection, expected_wwn=None)
 
 
-def test_twice_is_once(bench: HostBench, volume_id: str):
+def test_twice_is_once(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     path = bench.host.connect(volume_id, connection)
     assert bench.host.connect(volume_id, connection) == path
@@ -215,7 +215,7 @@ def test_twice_is_once(bench: HostBench, volume_id: str):
     assert bench.leftovers() == []
 
 
-def test_two_luns_of_one_target(bench: HostBench, volume_id: str):
+def test_two_luns_of_one_target(bench: HostBench, volume_id: str) -> None:
     first = bench.export()
     second = bench.export_beside(first)
     first_path = bench.host.connect(volume_id, first)
@@ -229,7 +229,7 @@ def test_two_luns_of_one_target(bench: HostBench, volume_id: str):
     bench.host.disconnect(volume_id, second, expected_wwn=second_wwn)
 
 
-def test_the_device_of_one_is_not_the_others(bench: HostBench, volume_id: str):
+def test_the_device_of_one_is_not_the_others(bench: HostBench, volume_id: str) -> None:
     first, second = bench.export(), bench.export()
     path = bench.host.connect(volume_id, first)
     with pytest.raises(AttachdError) as caught:
@@ -238,7 +238,7 @@ def test_the_device_of_one_is_not_the_others(bench: HostBench, volume_id: str):
     bench.host.disconnect(volume_id, first, expected_wwn=None)
 
 
-def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str):
+def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     path = bench.host.connect(volume_id, connection)
     wwn = identified_wwn(bench, path, connection)
@@ -255,7 +255,7 @@ def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str):
 
 
 @pytest.mark.lab
-def test_the_wwn_is_lios_and_udevs(lab: LabBench, volume_id: str):
+def test_the_wwn_is_lios_and_udevs(lab: LabBench, volume_id: str) -> None:
     connection = lab.export()
     path = lab.host.connect(volume_id, connection)
     device = lab.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
@@ -266,7 +266,7 @@ def test_the_wwn_is_lios_and_udevs(lab: LabBench, volume_id: str):
 
 
 @pytest.mark.lab
-def test_what_was_written_is_flushed(lab: LabBench, volume_id: str):
+def test_what_was_written_is_flushed(lab: LabBench, volume_id: str) -> None:
     connection = lab.export()
     path = lab.host.connect(volume_id, connection)
     written = os.urandom(1024**2)
@@ -279,7 +279,7 @@ def test_what_was_written_is_flushed(lab: LabBench, volume_id: str):
 
 
 @pytest.mark.lab
-def test_a_session_that_somebody_opened_before(lab: LabBench, volume_id: str):
+def test_a_session_that_somebody_opened_before(lab: LabBench, volume_id: str) -> None:
     connection = lab.export()
     node = ["iscsiadm", "-m", "node", "-T", connection.targets[0].iqn, "-p", PORTAL]
     for verb in (["--op", "new"], ["--login"]):
@@ -291,7 +291,7 @@ def test_a_session_that_somebody_opened_before(lab: LabBench, volume_id: str):
 
 
 @pytest.mark.lab
-def test_a_session_whose_lun_is_gone(lab: LabBench, volume_id: str):
+def test_a_session_whose_lun_is_gone(lab: LabBench, volume_id: str) -> None:
     connection = lab.export()
     path = lab.host.connect(volume_id, connection)
     Path("/sys/block", Path(path).name, "device/delete").write_text("1")
@@ -303,7 +303,7 @@ def test_a_session_whose_lun_is_gone(lab: LabBench, volume_id: str):
 
 
 @pytest.mark.lab
-def test_an_orphan_node_record(lab: LabBench, volume_id: str):
+def test_an_orphan_node_record(lab: LabBench, volume_id: str) -> None:
     connection = lab.export()
     node = ["iscsiadm", "-m", "node", "-T", connection.targets[0].iqn, "-p", PORTAL]
     subprocess.run([*node, "--op", "new"], check=True, timeout=120, capture_output=True)
@@ -315,7 +315,7 @@ def test_an_orphan_node_record(lab: LabBench, volume_id: str):
 @pytest.mark.lab
 def test_a_target_that_takes_the_connection_and_says_nothing(
     lab: LabBench, make_lab_host: MakeHost, volume_id: str
-):
+) -> None:
     host = make_lab_host(connect_timeout=5)
     with socket.create_server(("127.0.0.1", 0), backlog=64) as mute:
         portal = f"127.0.0.1:{mute.getsockname()[1]}"
@@ -330,7 +330,7 @@ def test_a_target_that_takes_the_connection_and_says_nothing(
 
 
 @pytest.mark.lab
-def test_as_the_daemon_does_it(lab: LabBench):
+def test_as_the_daemon_does_it(lab: LabBench) -> None:
     """From root down: the helper is forked, the process becomes nobody, and it still works."""
     connection = lab.export()
     locks = Path(tempfile.mkdtemp(prefix="attachd-locks-"))

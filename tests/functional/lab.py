@@ -25,7 +25,7 @@ from openstack.connection import Connection
 
 PROJECT = Path(__file__).resolve().parents[2]
 LAB = PROJECT / "tools" / "lab"
-PATIENCE = 600.0
+PATIENCE = 600
 """Seconds: emulation is slow, and a wait that never ends tells nothing."""
 
 # iscsiadm that lists nothing where there is nothing: status 21.
@@ -241,7 +241,7 @@ class Cloud:
     def __init__(self, lab_directory: Path) -> None:
         config = openstack.config.OpenStackConfig(config_files=[str(lab_directory / "clouds.yaml")])
         self.connection = Connection(config=config.get_one("lab"))
-        self.block = self.connection.block_storage
+        self.block: Any = self.connection.block_storage
         self.block.default_microversion = "3.59"
 
     def volume(self, *, size: int = 1, name: str | None = None) -> str:

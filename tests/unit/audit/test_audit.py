@@ -72,6 +72,11 @@ def _delete_volume(bench: Bench, guest: str, volume: str) -> None:
     bench.cinder.rules.volumes.pop(volume)
 
 
+def _undefine(bench: Bench, guest: str, _volume: str) -> None:
+    bench.guests.destroy(guest)
+    bench.guests.undefine(guest)
+
+
 def _another_disk(bench: Bench, guest: str, volume: str) -> None:
     bench.guests.put_disk(
         guest, GuestDisk(target="vda", bus="virtio", serial=volume, source="/dev/sdq"), config=False
@@ -116,7 +121,7 @@ CHANGES: dict[str, tuple[Callable[[Bench, str, str], object], list[str]]] = {
     ),
     "the disk is another device": (_another_disk, ["disk-source-differs"]),
     "the guest undefined": (
-        lambda b, g, _v: (b.guests.destroy(g), b.guests.undefine(g)),
+        _undefine,
         ["guest-gone"],
     ),
 }

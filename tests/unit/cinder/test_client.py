@@ -91,7 +91,7 @@ class Scene:
 
 def test_every_request_carries_both_tokens_the_microversion_and_the_request_id(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     request_id = f"req-{uuid.uuid4()}"
     mine = client.for_request(request_id)
     for verb in CHANGING:
@@ -105,7 +105,7 @@ def test_every_request_carries_both_tokens_the_microversion_and_the_request_id(
         assert request.headers["x-openstack-request-id"] == request_id
 
 
-def test_a_view_leaves_the_client_as_it_was(server: CinderServer, client: CinderClient):
+def test_a_view_leaves_the_client_as_it_was(server: CinderServer, client: CinderClient) -> None:
     client.for_request("req-1").list_attachments(INSTANCE)
     client.list_attachments(INSTANCE)
     first, second = server.seen("list_attachments")
@@ -113,7 +113,9 @@ def test_a_view_leaves_the_client_as_it_was(server: CinderServer, client: Cinder
     assert "x-openstack-request-id" not in second.headers
 
 
-def test_keystone_is_asked_once_for_many_requests(server: CinderServer, client: CinderClient):
+def test_keystone_is_asked_once_for_many_requests(
+    server: CinderServer, client: CinderClient
+) -> None:
     for _ in range(5):
         client.list_attachments(INSTANCE)
     assert len(server.seen("token")) == 1
@@ -140,7 +142,7 @@ def test_the_highest_microversion_that_both_know_is_used(
     offered: str,
     used: str,
     shared_targets: bool | None,
-):
+) -> None:
     server.microversion = offered
     volume_id = server.rules.add_volume(shared_targets=None).id
     volume = client.get_volume(volume_id)
@@ -149,7 +151,7 @@ def test_the_highest_microversion_that_both_know_is_used(
     assert server.seen("get_volume")[0].headers["openstack-api-version"] == f"volume {used}"
 
 
-def test_too_old_a_cinder_is_not_asked(server: CinderServer, client: CinderClient):
+def test_too_old_a_cinder_is_not_asked(server: CinderServer, client: CinderClient) -> None:
     server.microversion = "3.43"
     with pytest.raises(Unreachable) as caught:
         client.create_attachment(INSTANCE, instance_id=INSTANCE, prior_attachment_ids=())
@@ -161,7 +163,7 @@ def test_too_old_a_cinder_is_not_asked(server: CinderServer, client: CinderClien
 @pytest.mark.parametrize("status", [500, 503])
 def test_version_documents_that_fail_once_are_read_again(
     server: CinderServer, client: CinderClient, status: int
-):
+) -> None:
     server.fail("versions", status, times=2)
     assert client.list_attachments(INSTANCE) == ()
 
@@ -173,7 +175,7 @@ def test_version_documents_that_fail_once_are_read_again(
 @pytest.mark.parametrize("status", RETRIED)
 def test_a_status_that_passes_is_overcome(
     server: CinderServer, client: CinderClient, verb: str, status: int
-):
+) -> None:
     scene = Scene(server, verb)
     server.fail(verb, status)
     scene.do(client)
@@ -184,7 +186,7 @@ def test_a_status_that_passes_is_overcome(
 @pytest.mark.parametrize("verb", CHANGING)
 def test_a_connection_that_breaks_before_the_work_is_overcome(
     server: CinderServer, client: CinderClient, verb: str
-):
+) -> None:
     scene = Scene(server, verb)
     server.drop(verb, after_work=False)
     scene.do(client)
@@ -196,7 +198,7 @@ def test_a_connection_that_breaks_before_the_work_is_overcome(
 @pytest.mark.parametrize("how", ["dropped", "500", "504"])
 def test_work_whose_answer_was_lost_is_not_repeated(
     server: CinderServer, client: CinderClient, verb: str, how: str
-):
+) -> None:
     scene = Scene(server, verb)
     if how == "dropped":
         server.drop(verb, after_work=True)
@@ -214,7 +216,7 @@ def test_work_whose_answer_was_lost_is_not_repeated(
 
 
 @pytest.mark.parametrize("verb", ["create", "update"])
-def test_an_answer_that_is_late_is_looked_for(server: CinderServer, verb: str):
+def test_an_answer_that_is_late_is_looked_for(server: CinderServer, verb: str) -> None:
     scene = Scene(server, verb)
     with client_of(server, request_timeout=0.3) as client:
         client.list_attachments(INSTANCE)
@@ -225,7 +227,7 @@ def test_an_answer_that_is_late_is_looked_for(server: CinderServer, verb: str):
         server.stop()
 
 
-def test_a_question_isnt_given_a_changes_time(server: CinderServer):
+def test_a_question_isnt_given_a_changes_time(server: CinderServer) -> None:
     """A kept-alive connection to an API host that died answers nothing, and a new one does."""
     volume_id = server.rules.add_volume().id
     with client_of(server, query_timeout=0.3) as client:
@@ -237,7 +239,9 @@ def test_a_question_isnt_given_a_changes_time(server: CinderServer):
 
 
 @pytest.mark.parametrize("status", RETRIED)
-def test_a_reading_that_fails_is_repeated(server: CinderServer, client: CinderClient, status: int):
+def test_a_reading_that_fails_is_repeated(
+    server: CinderServer, client: CinderClient, status: int
+) -> None:
     volume_id = server.rules.add_volume().id
     server.fail("get_volume", status, times=TRIES - 1)
     assert client.get_volume(volume_id) is not None
@@ -249,7 +253,7 @@ def test_a_reading_that_fails_is_repeated(server: CinderServer, client: CinderCl
 @pytest.mark.parametrize("verb", CHANGING)
 def test_a_status_that_lasts_is_told_as_touched(
     server: CinderServer, client: CinderClient, verb: str
-):
+) -> None:
     scene = Scene(server, verb)
     server.fail(verb, 503, times=TRIES)
     with pytest.raises(Unreachable) as caught:
@@ -260,14 +264,14 @@ def test_a_status_that_lasts_is_told_as_touched(
     assert "req-" in caught.value.problem.details
 
 
-def test_a_reading_touches_nothing(server: CinderServer, client: CinderClient):
+def test_a_reading_touches_nothing(server: CinderServer, client: CinderClient) -> None:
     server.fail("get_attachment", 503, times=TRIES)
     with pytest.raises(Unreachable) as caught:
         client.get_attachment(INSTANCE)
     assert caught.value.touched is False
 
 
-def test_other_server_errors_are_not_repeated(server: CinderServer, client: CinderClient):
+def test_other_server_errors_are_not_repeated(server: CinderServer, client: CinderClient) -> None:
     server.fail("get_attachment", 501)
     with pytest.raises(Unreachable):
         client.get_attachment(INSTANCE)
@@ -275,7 +279,9 @@ def test_other_server_errors_are_not_repeated(server: CinderServer, client: Cind
 
 
 @pytest.mark.parametrize("verb", CHANGING)
-def test_a_stopped_cinder_is_untouched(server: CinderServer, client: CinderClient, verb: str):
+def test_a_stopped_cinder_is_untouched(
+    server: CinderServer, client: CinderClient, verb: str
+) -> None:
     scene = Scene(server, verb)
     client.list_attachments(INSTANCE)
     server.stop()
@@ -285,7 +291,7 @@ def test_a_stopped_cinder_is_untouched(server: CinderServer, client: CinderClien
     assert caught.value.touched is False
 
 
-def test_a_cinder_that_comes_back_is_used_again(server: CinderServer, client: CinderClient):
+def test_a_cinder_that_comes_back_is_used_again(server: CinderServer, client: CinderClient) -> None:
     server.stop()
     with pytest.raises(Unreachable) as caught:
         client.list_attachments(INSTANCE)
@@ -297,7 +303,9 @@ def test_a_cinder_that_comes_back_is_used_again(server: CinderServer, client: Ci
 # --- Keystone -------------------------------------------------------------------------------
 
 
-def test_a_token_that_expires_is_renewed_in_the_middle(server: CinderServer, client: CinderClient):
+def test_a_token_that_expires_is_renewed_in_the_middle(
+    server: CinderServer, client: CinderClient
+) -> None:
     scene = Scene(server, "create")
     client.list_attachments(INSTANCE)
     server.expire_tokens()
@@ -311,7 +319,7 @@ def test_a_token_that_expires_is_renewed_in_the_middle(server: CinderServer, cli
 
 def test_a_new_token_that_isnt_accepted_either_is_a_refusal(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     server.fail("create", 401, times=2)
     with pytest.raises(Refused) as caught:
         Scene(server, "create").do(client)
@@ -319,7 +327,7 @@ def test_a_new_token_that_isnt_accepted_either_is_a_refusal(
     assert "[cinder]" in caught.value.problem.resolution
 
 
-def test_a_refused_password_names_the_options(server: CinderServer):
+def test_a_refused_password_names_the_options(server: CinderServer) -> None:
     with client_of(server, password="wrong") as client, pytest.raises(Unreachable) as caught:
         Scene(server, "create").do(client)
     problem = caught.value.problem
@@ -332,7 +340,7 @@ def test_a_refused_password_names_the_options(server: CinderServer):
 
 def test_a_password_changed_in_the_middle_touches_nothing(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     scene = Scene(server, "create")
     client.list_attachments(INSTANCE)
     server.expire_tokens()
@@ -343,13 +351,15 @@ def test_a_password_changed_in_the_middle_touches_nothing(
     assert not scene.rules.attachments
 
 
-def test_a_keystone_that_fails_once_is_asked_again(server: CinderServer, client: CinderClient):
+def test_a_keystone_that_fails_once_is_asked_again(
+    server: CinderServer, client: CinderClient
+) -> None:
     server.fail("token", 503, times=TRIES - 1)
     assert client.list_attachments(INSTANCE) == ()
 
 
 @pytest.mark.parametrize("missing", ["service", "region"])
-def test_a_catalogue_without_cinder_says_so(server: CinderServer, missing: str):
+def test_a_catalogue_without_cinder_says_so(server: CinderServer, missing: str) -> None:
     server.in_catalogue = missing != "service"
     with (
         client_of(server, region_name="elsewhere") as client,
@@ -375,7 +385,7 @@ def test_a_catalogue_without_cinder_says_so(server: CinderServer, missing: str):
 )
 def test_what_keystone_says_is_not_trusted(
     server: CinderServer, client: CinderClient, verb: str, body: bytes
-):
+) -> None:
     for _ in range(3 * TRIES):
         server.garble(verb, body)
     with pytest.raises(Unreachable) as caught:
@@ -391,7 +401,7 @@ def test_what_keystone_says_is_not_trusted(
 @pytest.mark.parametrize("status", [400, 403, 409, 413])
 def test_a_refusal_is_final_untouched_and_in_cinders_own_words(
     server: CinderServer, client: CinderClient, verb: str, status: int
-):
+) -> None:
     scene = Scene(server, verb)
     server.fail(verb, status, message="Because\nI say so; auth_password=hunter2")
     with pytest.raises(Refused) as caught:
@@ -405,7 +415,9 @@ def test_a_refusal_is_final_untouched_and_in_cinders_own_words(
     assert len(server.seen(verb)) == 1
 
 
-def test_a_volume_that_isnt_in_use_isnt_detached(server: CinderServer, client: CinderClient):
+def test_a_volume_that_isnt_in_use_isnt_detached(
+    server: CinderServer, client: CinderClient
+) -> None:
     volume_id = server.rules.add_volume().id
     with pytest.raises(Refused):
         client.begin_detaching(volume_id)
@@ -414,7 +426,7 @@ def test_a_volume_that_isnt_in_use_isnt_detached(server: CinderServer, client: C
 
 def test_a_404_from_something_before_cinder_is_no_proof_of_absence(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     scene = Scene(server, "delete")
     server.answer_html("get_attachment", 404, times=TRIES)
     with pytest.raises(Unreachable):
@@ -430,7 +442,7 @@ def test_a_404_from_something_before_cinder_is_no_proof_of_absence(
 
 def test_two_new_attachments_after_a_lost_answer_are_nobodys(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     scene = Scene(server, "create")
     server.drop("create", after_work=True)
     server.rewrite(
@@ -452,7 +464,9 @@ def test_two_new_attachments_after_a_lost_answer_are_nobodys(
     assert len(server.seen("create")) == 1
 
 
-def test_a_first_create_that_comes_late_is_noticed(server: CinderServer, client: CinderClient):
+def test_a_first_create_that_comes_late_is_noticed(
+    server: CinderServer, client: CinderClient
+) -> None:
     """The repetition succeeds as well: Cinder lets an instance reserve again and again."""
     scene = Scene(server, "create")
     server.drop("create", after_work=False)
@@ -464,7 +478,7 @@ def test_a_first_create_that_comes_late_is_noticed(server: CinderServer, client:
 
 def test_attachments_that_were_there_before_are_not_ours(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     scene = Scene(server, "create")
     prior = scene.rules.create(scene.volume, INSTANCE).id
     server.drop("create", after_work=True)
@@ -475,7 +489,9 @@ def test_attachments_that_were_there_before_are_not_ours(
     assert len(server.seen("create")) == 1
 
 
-def test_another_instances_attachment_is_not_ours(server: CinderServer, client: CinderClient):
+def test_another_instances_attachment_is_not_ours(
+    server: CinderServer, client: CinderClient
+) -> None:
     volume_id = server.rules.add_volume(multiattach=True, status="in-use").id
     server.drop("create", after_work=False)
     other = server.rules.create(volume_id, str(uuid.uuid4()))
@@ -488,7 +504,9 @@ def test_another_instances_attachment_is_not_ours(server: CinderServer, client: 
 # --- delete ---------------------------------------------------------------------------------
 
 
-def test_an_attachment_that_stays_after_its_delete_runs_into_the_deadline(server: CinderServer):
+def test_an_attachment_that_stays_after_its_delete_runs_into_the_deadline(
+    server: CinderServer,
+) -> None:
     scene = Scene(server, "delete")
     server.fail("delete", HTTPStatus.OK)
     with client_of(server, delete_timeout=0.1) as client, pytest.raises(AttachdError) as caught:
@@ -497,7 +515,9 @@ def test_an_attachment_that_stays_after_its_delete_runs_into_the_deadline(server
     assert caught.value.touched is True
 
 
-def test_a_delete_waits_until_the_attachment_is_gone(server: CinderServer, client: CinderClient):
+def test_a_delete_waits_until_the_attachment_is_gone(
+    server: CinderServer, client: CinderClient
+) -> None:
     scene = Scene(server, "delete")
     server.fail("delete", HTTPStatus.OK)
     server.rewrite("get_attachment", lambda _: None)
@@ -530,7 +550,9 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize("verb", sorted(QUESTIONS))
-def test_an_orphans_effect_is_waited_for(server: CinderServer, client: CinderClient, verb: str):
+def test_an_orphans_effect_is_waited_for(
+    server: CinderServer, client: CinderClient, verb: str
+) -> None:
     """It comes behind the second look; the third one sees it."""
     scene = Scene(server, verb)
     server.rewrite(QUESTIONS[verb], lambda _: None)
@@ -543,7 +565,7 @@ def test_an_orphans_effect_is_waited_for(server: CinderServer, client: CinderCli
 @pytest.mark.parametrize("verb", sorted(QUESTIONS))
 def test_an_orphan_that_can_have_no_effect_any_more_is_waited_for_no_longer(
     server: CinderServer, verb: str
-):
+) -> None:
     scene = Scene(server, verb)
     with client_of(server, orphan_timeout=0.05) as client:
         settle(client, scene)
@@ -554,7 +576,7 @@ def test_an_orphan_that_can_have_no_effect_any_more_is_waited_for_no_longer(
 
 
 @pytest.mark.parametrize("verb", sorted(QUESTIONS))
-def test_an_orphan_that_cant_be_looked_for_is_not_gone(server: CinderServer, verb: str):
+def test_an_orphan_that_cant_be_looked_for_is_not_gone(server: CinderServer, verb: str) -> None:
     scene = Scene(server, verb)
     with client_of(server, orphan_timeout=30) as client:
         server.fail(QUESTIONS[verb], HTTPStatus.SERVICE_UNAVAILABLE, times=TRIES)
@@ -581,7 +603,7 @@ def _have_effect(scene: Scene) -> None:
 )
 def test_a_body_that_isnt_cinders_is_refused(
     server: CinderServer, client: CinderClient, body: bytes
-):
+) -> None:
     scene = Scene(server, "update")
     server.garble("update", body)
     with pytest.raises(AttachdError) as caught:
@@ -611,7 +633,7 @@ Change = Callable[[dict[str, Any]], object]
 )
 def test_a_volume_is_read_or_refused_by_name(
     server: CinderServer, client: CinderClient, change: Change, path: str
-):
+) -> None:
     volume_id = server.rules.add_volume().id
     server.rewrite("get_volume", change)
     with pytest.raises(AttachdError) as caught:
@@ -642,7 +664,7 @@ def test_a_volume_is_read_or_refused_by_name(
 )
 def test_an_attachment_is_read_or_refused_by_name(
     server: CinderServer, client: CinderClient, verb: str, change: Change, path: str
-):
+) -> None:
     scene = Scene(server, verb)
     server.rewrite(verb, change)
     with pytest.raises(AttachdError) as caught:
@@ -654,7 +676,7 @@ def test_an_attachment_is_read_or_refused_by_name(
 
 def test_another_protocol_is_told_with_the_reservation_still_there(
     server: CinderServer, client: CinderClient
-):
+) -> None:
     scene = Scene(server, "update")
     server.rewrite(
         "update", lambda d: d["attachment"]["connection_info"].update(driver_volume_type="rbd")
@@ -671,7 +693,9 @@ def test_another_protocol_is_told_with_the_reservation_still_there(
 @pytest.mark.parametrize(
     "reference", ["../os-services", "a/b?c=d#e", "%2e%2e", "x" * 300, "", ".."]
 )
-def test_no_reference_becomes_a_path(server: CinderServer, client: CinderClient, reference: str):
+def test_no_reference_becomes_a_path(
+    server: CinderServer, client: CinderClient, reference: str
+) -> None:
     with pytest.raises(Refused) as caught:
         client.find_volume(reference)
     assert caught.value.code == Code.VOLUME_NOT_FOUND
@@ -692,7 +716,7 @@ def test_no_reference_becomes_a_path(server: CinderServer, client: CinderClient,
 
 def test_no_secret_is_logged_even_at_debug(
     server: CinderServer, client: CinderClient, caplog: pytest.LogCaptureFixture
-):
+) -> None:
     caplog.set_level(logging.DEBUG)
     scene = Scene(server, "update")
     server.fail("update", 503)
@@ -714,7 +738,7 @@ def test_no_secret_is_logged_even_at_debug(
     assert not [secret for secret in secrets if secret in caplog.text]
 
 
-def test_many_operations_share_one_client(server: CinderServer, client: CinderClient):
+def test_many_operations_share_one_client(server: CinderServer, client: CinderClient) -> None:
     workers = 8
     together = threading.Barrier(workers, action=server.expire_tokens)
 

@@ -50,11 +50,11 @@ def without(*keys: str) -> dict[str, Any]:
     return {key: value for key, value in SINGULAR.items() if key not in keys}
 
 
-def test_the_singular_becomes_the_only_target():
+def test_the_singular_becomes_the_only_target() -> None:
     assert read(SINGULAR).targets == (Target(portal="192.0.2.10:3260", iqn=IQN, lun=0),)
 
 
-def test_the_plural_goes_before_the_singular():
+def test_the_plural_goes_before_the_singular() -> None:
     assert read(PLURAL).targets == (
         Target(portal="192.0.2.10:3260", iqn=IQN, lun=1),
         Target(portal="[2001:db8::1]:3261", iqn=f"{IQN}-b", lun=2),
@@ -62,18 +62,18 @@ def test_the_plural_goes_before_the_singular():
 
 
 @pytest.mark.parametrize("absent", ["target_portals", "target_iqns", "target_luns"])
-def test_a_plural_that_is_not_whole_does_not_count(absent: str):
+def test_a_plural_that_is_not_whole_does_not_count(absent: str) -> None:
     info = {key: value for key, value in PLURAL.items() if key != absent}
     assert read(info).targets == read(SINGULAR).targets
 
 
-def test_chap_is_kept_and_not_shown():
+def test_chap_is_kept_and_not_shown() -> None:
     connection = read(SINGULAR)
     assert connection.chap == Chap(username="somebody", password=PASSWORD, method="CHAP")
     assert PASSWORD not in repr(connection)
 
 
-def test_discovery_chap_stands_apart():
+def test_discovery_chap_stands_apart() -> None:
     discovery = {
         "discovery_auth_method": "CHAP",
         "discovery_auth_username": "finder",
@@ -84,7 +84,7 @@ def test_discovery_chap_stands_apart():
     assert read(SINGULAR).discovery_chap is None
 
 
-def test_no_auth_method_means_no_chap():
+def test_no_auth_method_means_no_chap() -> None:
     assert read(without("auth_method")).chap is None
     assert read({**SINGULAR, "auth_method": None}).chap is None
 
@@ -102,19 +102,19 @@ def test_no_auth_method_means_no_chap():
         ("encrypted", None, False),
     ],
 )
-def test_flags(key: str, value: object, expected: object):
+def test_flags(key: str, value: object, expected: object) -> None:
     attribute = {"access_mode": "mode"}.get(key, key)
     assert getattr(read({**SINGULAR, key: value}), attribute) == expected
 
 
 @pytest.mark.parametrize("key", ["access_mode", "discard", "encrypted"])
-def test_flags_have_defaults(key: str):
+def test_flags_have_defaults(key: str) -> None:
     connection = read(without(key))
     assert (connection.mode, connection.discard, connection.encrypted) == (Mode.RW, False, False)
 
 
 @pytest.mark.parametrize("kind", ["rbd", "fibre_channel", "nvmeof", "iser", "ISCSI", ""])
-def test_other_protocols_are_unsupported(kind: str):
+def test_other_protocols_are_unsupported(kind: str) -> None:
     error = refusal({**SINGULAR, "driver_volume_type": kind})
     assert error.code == Code.PROTOCOL_UNSUPPORTED
 
@@ -131,7 +131,7 @@ def test_other_protocols_are_unsupported(kind: str):
     ],
 )
 @pytest.mark.parametrize("how", ["absent", "null"])
-def test_what_must_be_there_is_named(key: str, how: str):
+def test_what_must_be_there_is_named(key: str, how: str) -> None:
     info = without(key) if how == "absent" else {**SINGULAR, key: None}
     error = refusal(info)
     assert error.code == Code.CINDER_REFUSED
@@ -174,7 +174,7 @@ def test_what_must_be_there_is_named(key: str, how: str):
         ("auth_password", {}),
     ],
 )
-def test_wrong_values_are_refused_by_name(key: str, value: object):
+def test_wrong_values_are_refused_by_name(key: str, value: object) -> None:
     error = refusal({**SINGULAR, key: value})
     assert error.code == Code.CINDER_REFUSED
     assert f"attachment.connection_info.{key} " in error.problem.brief
@@ -192,14 +192,14 @@ def test_wrong_values_are_refused_by_name(key: str, value: object):
         ({"target_iqns": [IQN, 5]}, "target_iqns[1]"),
     ],
 )
-def test_wrong_lists_are_refused_by_name(changed: dict[str, Any], path: str):
+def test_wrong_lists_are_refused_by_name(changed: dict[str, Any], path: str) -> None:
     error = refusal({**PLURAL, **changed})
     assert error.code == Code.CINDER_REFUSED
     assert f"attachment.connection_info.{path} " in error.problem.brief
 
 
 @pytest.mark.parametrize("info", [[], "iscsi", 7, True])
-def test_what_is_no_object_is_refused(info: object):
+def test_what_is_no_object_is_refused(info: object) -> None:
     assert "attachment.connection_info is not an object" in refusal(info).problem.brief
 
 
@@ -215,7 +215,7 @@ json_values = scalars | st.lists(scalars, max_size=3) | st.just({"inner": 1})
 )
 def test_whatever_comes_is_read_or_refused_and_never_told(
     base: dict[str, Any], changes: dict[str, Any], dropped: set[str]
-):
+) -> None:
     info = {key: value for key, value in {**base, **changes}.items() if key not in dropped}
     try:
         connection = read(info)
@@ -240,7 +240,7 @@ def test_whatever_comes_is_read_or_refused_and_never_told(
         max_size=4,
     )
 )
-def test_well_formed_lists_come_through_in_order(paths: list[tuple[object, int, int]]):
+def test_well_formed_lists_come_through_in_order(paths: list[tuple[object, int, int]]) -> None:
     info = {
         **SINGULAR,
         "target_portals": [f"{address}:{port}" for address, port, _ in paths],

@@ -25,19 +25,19 @@ from attachd.errors import AttachdError, Code
         "PASSWORD:hunter2",
     ],
 )
-def test_what_looks_like_a_secret_is_masked(text: str):
+def test_what_looks_like_a_secret_is_masked(text: str) -> None:
     assert "hunter2" not in safe_text(text)
     assert "***" in safe_text(text)
 
 
-def test_ordinary_words_stay():
+def test_ordinary_words_stay() -> None:
     text = "Invalid volume: the password is wrong, the token expired."
     assert safe_text(text) == text
 
 
 @settings(deadline=None)
 @given(st.text(max_size=2000))
-def test_text_is_one_bounded_printable_line(text: str):
+def test_text_is_one_bounded_printable_line(text: str) -> None:
     shown = safe_text(text)
     assert shown.isprintable()
     assert len(shown) <= LONGEST_TEXT
@@ -61,12 +61,12 @@ def answer(value: object) -> Answer:
         (answer([1]).items()[0].text, r"volume\[0\] is not a string"),
     ],
 )
-def test_what_is_wrong_is_named_by_its_path(read: Callable[[], object], problem: str):
+def test_what_is_wrong_is_named_by_its_path(read: Callable[[], object], problem: str) -> None:
     with pytest.raises(AttachdError, match=problem) as caught:
         read()
     assert caught.value.code == Code.CINDER_REFUSED
     assert caught.value.touched is False
 
 
-def test_a_value_is_never_shown():
+def test_a_value_is_never_shown() -> None:
     assert "hunter2" not in repr(answer({"auth_password": "hunter2"}))

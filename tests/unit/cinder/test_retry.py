@@ -64,37 +64,39 @@ def retry() -> Retry:
     return Retry(tries=TRIES, deadline=60, pause=0.001)
 
 
-def test_what_works_is_done_once_and_nothing_is_asked(retry: Retry):
+def test_what_works_is_done_once_and_nothing_is_asked(retry: Retry) -> None:
     service = Service("done")
     assert retry.change(service.act, landed=service.landed) == "done"
     assert service.log == ["act"]
 
 
-def test_what_was_never_sent_is_repeated_without_a_question(retry: Retry):
+def test_what_was_never_sent_is_repeated_without_a_question(retry: Retry) -> None:
     service = Service(UNSENT, UNSENT, "done")
     assert retry.change(service.act, landed=service.landed) == "done"
     assert service.log == ["act", "act", "act"]
 
 
-def test_a_lost_answer_is_looked_for_and_the_work_not_repeated(retry: Retry):
+def test_a_lost_answer_is_looked_for_and_the_work_not_repeated(retry: Retry) -> None:
     service = Service(LOST)
     assert retry.change(service.act, landed=service.landed) == "found"
     assert service.log == ["act", "ask"]
     assert service.effects == 1
 
 
-def test_a_call_without_effect_is_repeated_after_the_question_and_looked_at_again(retry: Retry):
+def test_a_call_without_effect_is_repeated_after_the_question_and_looked_at_again(
+    retry: Retry,
+) -> None:
     service = Service(LOST, "done", works_from=2)
     assert retry.change(service.act, landed=service.landed) == "found"
     assert service.log == ["act", "ask", "act", "ask"]
 
 
-def test_an_answer_stands_where_the_question_finds_nothing(retry: Retry):
+def test_an_answer_stands_where_the_question_finds_nothing(retry: Retry) -> None:
     service = Service(LOST, "done", works_from=9)
     assert retry.change(service.act, landed=service.landed) == "done"
 
 
-def test_a_refusal_is_not_repeated(retry: Retry):
+def test_a_refusal_is_not_repeated(retry: Retry) -> None:
     service = Service(REFUSED)
     with pytest.raises(Refused) as caught:
         retry.change(service.act, landed=service.landed)
@@ -102,7 +104,7 @@ def test_a_refusal_is_not_repeated(retry: Retry):
     assert caught.value.touched is False
 
 
-def test_a_refusal_after_a_lost_answer_is_asked_about_and_touched(retry: Retry):
+def test_a_refusal_after_a_lost_answer_is_asked_about_and_touched(retry: Retry) -> None:
     service = Service(LOST, REFUSED, works_from=9)
     with pytest.raises(Refused) as caught:
         retry.change(service.act, landed=service.landed)
@@ -110,7 +112,7 @@ def test_a_refusal_after_a_lost_answer_is_asked_about_and_touched(retry: Retry):
     assert caught.value.touched is True
 
 
-def test_a_refusal_of_what_the_first_one_did_is_no_failure(retry: Retry):
+def test_a_refusal_of_what_the_first_one_did_is_no_failure(retry: Retry) -> None:
     """The first call comes late, between the question and the repetition."""
     service = Service(LOST, REFUSED, works_from=9)
 
@@ -121,13 +123,13 @@ def test_a_refusal_of_what_the_first_one_did_is_no_failure(retry: Retry):
     assert retry.change(service.act, landed=late) == "found"
 
 
-def test_tries_are_bounded_and_the_last_look_is_taken(retry: Retry):
+def test_tries_are_bounded_and_the_last_look_is_taken(retry: Retry) -> None:
     service = Service(*[LOST] * TRIES, works_from=TRIES)
     assert retry.change(service.act, landed=service.landed) == "found"
     assert service.log.count("act") == TRIES
 
 
-def test_giving_up_says_that_something_may_have_been_touched(retry: Retry):
+def test_giving_up_says_that_something_may_have_been_touched(retry: Retry) -> None:
     """The last try never left, but an earlier one did."""
     service = Service(LOST, UNSENT, UNSENT, UNSENT, works_from=9)
     with pytest.raises(Transient) as caught:
@@ -136,7 +138,7 @@ def test_giving_up_says_that_something_may_have_been_touched(retry: Retry):
     assert service.log.count("act") == TRIES
 
 
-def test_giving_up_what_was_never_sent_touched_nothing(retry: Retry):
+def test_giving_up_what_was_never_sent_touched_nothing(retry: Retry) -> None:
     service = Service(*[UNSENT] * TRIES)
     with pytest.raises(Transient) as caught:
         retry.change(service.act, landed=service.landed)
@@ -144,7 +146,7 @@ def test_giving_up_what_was_never_sent_touched_nothing(retry: Retry):
     assert "ask" not in service.log
 
 
-def test_a_question_without_an_answer_is_never_taken_for_a_no(retry: Retry):
+def test_a_question_without_an_answer_is_never_taken_for_a_no(retry: Retry) -> None:
     service = Service(LOST, "done")
 
     def unanswered() -> Landed[str] | None:
@@ -157,7 +159,7 @@ def test_a_question_without_an_answer_is_never_taken_for_a_no(retry: Retry):
     assert caught.value.touched is True
 
 
-def test_what_can_not_be_decided_ends_it(retry: Retry):
+def test_what_can_not_be_decided_ends_it(retry: Retry) -> None:
     service = Service(LOST, "done")
 
     def ambiguous() -> Landed[str] | None:
@@ -170,7 +172,7 @@ def test_what_can_not_be_decided_ends_it(retry: Retry):
     assert service.log.count("act") == 1
 
 
-def test_reading_is_repeated_up_to_the_bound(retry: Retry):
+def test_reading_is_repeated_up_to_the_bound(retry: Retry) -> None:
     count = itertools.count(1)
 
     def ask() -> str:
@@ -182,7 +184,7 @@ def test_reading_is_repeated_up_to_the_bound(retry: Retry):
     assert next(count) == TRIES + 1
 
 
-def test_only_transient_faults_are_repeated(retry: Retry):
+def test_only_transient_faults_are_repeated(retry: Retry) -> None:
     count = itertools.count(1)
 
     def ask() -> str:
@@ -194,7 +196,7 @@ def test_only_transient_faults_are_repeated(retry: Retry):
     assert next(count) == 2
 
 
-def test_no_try_begins_after_the_deadline():
+def test_no_try_begins_after_the_deadline() -> None:
     retry = Retry(tries=1000, deadline=0.05, pause=0.02)
     count = itertools.count(1)
 

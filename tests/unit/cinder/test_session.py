@@ -40,10 +40,10 @@ def write(directory: Path, options: dict[str, str]) -> Path:
     ],
     ids=lambda options: options["auth_type"],
 )
-def test_every_plugin_of_keystoneauth_can_be_named(tmp_path: Path, options: dict[str, str]):
+def test_every_plugin_of_keystoneauth_can_be_named(tmp_path: Path, options: dict[str, str]) -> None:
     config = conf.load([], files=[write(tmp_path, options)])
     auth = load_auth(config, "cinder")
-    assert auth.auth_url == options["auth_url"]
+    assert getattr(auth, "auth_url") == options["auth_url"]  # noqa: B009 - not every plugin has it
     assert auth is not load_auth(config, "cinder"), "loading twice registers nothing twice"
 
 
@@ -58,7 +58,7 @@ def test_every_plugin_of_keystoneauth_can_be_named(tmp_path: Path, options: dict
 )
 def test_credentials_that_cant_be_used_are_a_configuration_error(
     tmp_path: Path, options: dict[str, str], told: str
-):
+) -> None:
     config = conf.load([], files=[write(tmp_path, options)])
     with pytest.raises(AttachdError) as caught:
         load_auth(config, "cinder")
@@ -68,7 +68,7 @@ def test_credentials_that_cant_be_used_are_a_configuration_error(
     assert "[cinder]" in caught.value.problem.resolution
 
 
-def test_the_sample_file_shows_the_password_plugins_options():
+def test_the_sample_file_shows_the_password_plugins_options() -> None:
     (options,) = (options for group, options in conf.list_opts() if group == "cinder")
     names = {option.dest for option in options}
     assert set(PASSWORD) | {"auth_type", "request_timeout", "retries", "region_name"} <= names
@@ -85,7 +85,7 @@ def test_the_sample_file_shows_the_password_plugins_options():
 )
 def test_certificates_are_checked_unless_told_otherwise(
     tmp_path: Path, insecure: bool, cafile: str | None, verify: bool | str
-):
+) -> None:
     config = conf.load([], files=[write(tmp_path, {"auth_type": "password", **PASSWORD})])
     auth = load_auth(config, "cinder")
     session = new_session(auth=auth, timeout=5, cafile=cafile, insecure=insecure)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from attachd.engine import patience
 from attachd.engine.patience import Patience
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     now = [1000.0]
-    monkeypatch.setattr(patience.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("attachd.engine.patience.time.monotonic", lambda: now[0])
     return now
 
 

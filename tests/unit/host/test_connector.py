@@ -29,7 +29,7 @@ def name(tmp_path: Path) -> Path:
     return path
 
 
-def test_read_once(name: Path):
+def test_read_once(name: Path) -> None:
     reader = Reader()
     properties = ConnectorProperties(read=reader, my_ip="192.0.2.7", initiator_name=name)
     assert properties.get()["ip"] == "192.0.2.7"
@@ -38,7 +38,7 @@ def test_read_once(name: Path):
 
 
 @pytest.mark.parametrize("replaced", [True, False])
-def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool):
+def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool) -> None:
     reader = Reader()
     properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)
     properties.get()
@@ -54,14 +54,14 @@ def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool):
     assert reader.reads == 2
 
 
-def test_what_a_caller_does_to_its_copy_stays_its_own(name: Path):
+def test_what_a_caller_does_to_its_copy_stays_its_own(name: Path) -> None:
     properties = ConnectorProperties(read=Reader(), my_ip=None, initiator_name=name)
     copy = dict(properties.get())
     copy["host"] = "elsewhere"
     assert properties.get()["host"] != "elsewhere"
 
 
-def test_no_initiator_name_is_not_kept(name: Path):
+def test_no_initiator_name_is_not_kept(name: Path) -> None:
     reader = Reader()
     reader.initiator = ""
     properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)

@@ -31,7 +31,7 @@ def manual_scan(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("shared_targets", [True, False, None])
-def test_who_waits_for_whom(manual_scan: bool, shared_targets: bool | None):
+def test_who_waits_for_whom(manual_scan: bool, shared_targets: bool | None) -> None:
     needed = shared_targets is None or (shared_targets and not manual_scan)
     with guard(shared_targets=shared_targets, service_uuid=SERVICE, timeout=60):
         if not needed:
@@ -46,7 +46,7 @@ def test_who_waits_for_whom(manual_scan: bool, shared_targets: bool | None):
     assert not caught.value.touched
 
 
-def test_other_backends_go_on():
+def test_other_backends_go_on() -> None:
     with (
         guard(shared_targets=None, service_uuid=SERVICE, timeout=60),
         guard(shared_targets=None, service_uuid="another", timeout=0.1),
@@ -55,7 +55,7 @@ def test_other_backends_go_on():
         pass
 
 
-def test_free_again_after_a_failure():
+def test_free_again_after_a_failure() -> None:
     with (
         pytest.raises(ValueError, match="inside"),
         guard(shared_targets=None, service_uuid=SERVICE, timeout=60),
@@ -65,7 +65,7 @@ def test_free_again_after_a_failure():
         pass
 
 
-def test_it_is_os_bricks_own_lock(lock_path: Path):
+def test_it_is_os_bricks_own_lock(lock_path: Path) -> None:
     """os-brick's guard_connection, in another process with the same lock path, holds it."""
     program = f"""
 from oslo_config import cfg
@@ -97,7 +97,7 @@ with guard_connection({{"shared_targets": None, "service_uuid": {SERVICE!r}}}):
             pass
 
 
-def test_the_lock_of_the_whole_host_is_os_bricks(lock_path: Path):
+def test_the_lock_of_the_whole_host_is_os_bricks(lock_path: Path) -> None:
     cfg.CONF.set_override("lock_path", str(lock_path), group="os_brick")
     try:
         held: list[bool] = []

@@ -48,7 +48,7 @@ def host(*, alive: bool) -> Host:
     ],
     ids=["check", "connector", "connect", "identify", "disconnect"],
 )
-def test_without_the_helper_nothing_is_touched(call: Callable[[Host], object]):
+def test_without_the_helper_nothing_is_touched(call: Callable[[Host], object]) -> None:
     with pytest.raises(Unreachable) as caught:
         call(host(alive=False))
     assert caught.value.code is Code.ISCSI_UNAVAILABLE
@@ -56,7 +56,7 @@ def test_without_the_helper_nothing_is_touched(call: Callable[[Host], object]):
     assert not caught.value.touched
 
 
-def test_properties_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch):
+def test_properties_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(**_: object) -> dict[str, object]:
         raise DeadlinePassedError
 

@@ -52,17 +52,17 @@ def bench(tmp_path: Path) -> Bench:
 
 
 @pytest.mark.parametrize("expected", [None, WWN])
-def test_the_device_that_was_asked_for(bench: Bench, expected: str | None):
+def test_the_device_that_was_asked_for(bench: Bench, expected: str | None) -> None:
     device = bench.identify(expected_wwn=expected)
     assert device.path == str(bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}")
     assert (device.wwn, device.size_bytes) == (WWN, GIB)
 
 
-def test_larger_than_the_volume_is_right(bench: Bench):
+def test_larger_than_the_volume_is_right(bench: Bench) -> None:
     assert bench.identify(size_bytes=GIB - 512).size_bytes == GIB
 
 
-def test_another_path_to_the_same_lun_is_no_stranger(bench: Bench):
+def test_another_path_to_the_same_lun_is_no_stranger(bench: Bench) -> None:
     bench.tree.session(2, portal="127.0.0.2:3260")
     bench.tree.lun(2, 0, "sdb")
     both = connection(target(), target(portal="127.0.0.2:3260"))
@@ -123,7 +123,7 @@ def link_to_another(bench: Bench) -> None:
         (link_to_another, "sdz"),
     ],
 )
-def test_another_device(bench: Bench, spoil: Callable[[Bench], None], found: str):
+def test_another_device(bench: Bench, spoil: Callable[[Bench], None], found: str) -> None:
     spoil(bench)
     with pytest.raises(AttachdError) as caught:
         bench.identify()
@@ -132,7 +132,7 @@ def test_another_device(bench: Bench, spoil: Callable[[Bench], None], found: str
     assert found in caught.value.problem.details.partition("found")[2]
 
 
-def test_not_the_recorded_wwn(bench: Bench):
+def test_not_the_recorded_wwn(bench: Bench) -> None:
     with pytest.raises(AttachdError) as caught:
         bench.identify(expected_wwn=OTHER_WWN)
     assert caught.value.code is Code.WRONG_DEVICE
@@ -140,7 +140,7 @@ def test_not_the_recorded_wwn(bench: Bench):
     assert OTHER_WWN in caught.value.problem.details
 
 
-def test_the_identity_path_is_waited_for(bench: Bench):
+def test_the_identity_path_is_waited_for(bench: Bench) -> None:
     link = bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}"
     link.unlink()
     bench.identity = bench.proving(30)
@@ -152,13 +152,13 @@ def test_the_identity_path_is_waited_for(bench: Bench):
         udev.join()
 
 
-def test_without_a_wwn_link_the_scsi_link_will_do(bench: Bench):
+def test_without_a_wwn_link_the_scsi_link_will_do(bench: Bench) -> None:
     (bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}").unlink()
     link = bench.tree.link("sda", prefix="scsi-")
     assert bench.identify().path == str(link)
 
 
-def test_udev_never_comes(bench: Bench):
+def test_udev_never_comes(bench: Bench) -> None:
     (bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}").unlink()
     with pytest.raises(AttachdError) as caught:
         bench.identify()
@@ -166,7 +166,7 @@ def test_udev_never_comes(bench: Bench):
     assert not caught.value.touched
 
 
-def test_every_name_of_the_device(bench: Bench):
+def test_every_name_of_the_device(bench: Bench) -> None:
     by_path = bench.tree.dev / "disk/by-path"
     by_path.mkdir()
     (by_path / "ip-127.0.0.1").symlink_to("../../sda")
@@ -179,7 +179,7 @@ def test_every_name_of_the_device(bench: Bench):
     }
 
 
-def test_a_device_that_does_not_answer_is_not_another_one():
+def test_a_device_that_does_not_answer_is_not_another_one() -> None:
     def execute(*_command: str, **_options: object) -> tuple[str, str]:
         raise ProcessExecutionError(exit_code=1)
 
@@ -188,7 +188,7 @@ def test_a_device_that_does_not_answer_is_not_another_one():
     assert not caught.value.touched
 
 
-def test_the_inquiry_asks_the_device_as_root():
+def test_the_inquiry_asks_the_device_as_root() -> None:
     asked: list[tuple[tuple[str, ...], dict[str, object]]] = []
 
     def execute(*command: str, **options: object) -> tuple[str, str]:

@@ -46,11 +46,11 @@ UNKNOWN = Unit("not-found", "inactive")
         (UNKNOWN, UNKNOWN, False, False),
     ],
 )
-def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, usable: bool):
+def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, usable: bool) -> None:
     assert (hindrance_of(service, socket, listening=listening) is None) is usable
 
 
-def test_systemds_answer():
+def test_systemds_answer() -> None:
     shown = "LoadState=masked\nActiveState=inactive\n\nLoadState=loaded\nActiveState=active\n"
     assert parse_units(shown) == [MASKED, RUNNING]
 
@@ -66,13 +66,15 @@ LISTENING = b"ffff: 00000002 00000000 00010000 0001 01 4 @ISCSIADM_ABSTRACT_NAME
 
 
 @pytest.mark.parametrize(("last", "found"), [(b"", False), (LISTENING, True)])
-def test_the_names_of_others_sockets_may_be_anything(tmp_path: Path, last: bytes, found: bool):
+def test_the_names_of_others_sockets_may_be_anything(
+    tmp_path: Path, last: bytes, found: bool
+) -> None:
     sockets = tmp_path / "unix"
     sockets.write_bytes(NAMED_BY_ANYBODY + last)
     assert _listening(sockets) is found
 
 
-def test_no_initiator_name(tmp_path: Path):
+def test_no_initiator_name(tmp_path: Path) -> None:
     with pytest.raises(Unreachable) as caught:
         check_initiator(initiator_name=tmp_path / "initiatorname.iscsi")
     assert caught.value.code is Code.ISCSI_UNAVAILABLE

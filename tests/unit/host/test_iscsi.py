@@ -12,7 +12,7 @@ import pytest
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.host import iscsi
 from attachd.host.brick import Execute, ExecutionTimeout, ProcessExecutionError
-from attachd.host.commands import LOGIN_REFUSED, NO_ISCSID
+from attachd.host.commands import LOGIN_REFUSED, LOGIN_SECONDS, NO_ISCSID
 from attachd.host.identity import Identity
 from attachd.host.iscsi import IscsiVolumes, brick_properties
 from attachd.host.sysfs import Sysfs
@@ -101,7 +101,7 @@ def hold() -> Iterator[threading.Event]:
 # --- connect ---------------------------------------------------------------------------------
 
 
-def test_connect_and_disconnect(bench: Bench):
+def test_connect_and_disconnect(bench: Bench) -> None:
     assert bench.connect() == "/dev/sda"
     assert bench.volumes.present(bench.connection())
     bench.disconnect()
@@ -109,7 +109,7 @@ def test_connect_and_disconnect(bench: Bench):
     assert not bench.volumes.present(bench.connection())
 
 
-def test_os_brick_gets_the_plural_properties_and_the_credentials(bench: Bench):
+def test_os_brick_gets_the_plural_properties_and_the_credentials(bench: Bench) -> None:
     bench.volumes.connect(VOLUME, replace(bench.connection(1), chap=CHAP))
     ((_, properties),) = bench.calls
     assert properties["target_portals"] == [bench.portal]
@@ -119,26 +119,26 @@ def test_os_brick_gets_the_plural_properties_and_the_credentials(bench: Bench):
     assert properties["auth_password"] == CHAP.password
 
 
-def test_discovery_credentials_are_passed_on():
+def test_discovery_credentials_are_passed_on() -> None:
     properties = brick_properties(replace(connection(), discovery_chap=CHAP))
     assert properties["discovery_auth_username"] == CHAP.username
     assert "auth_username" not in properties
 
 
-def test_a_device_that_is_there_is_left_alone(bench: Bench):
+def test_a_device_that_is_there_is_left_alone(bench: Bench) -> None:
     bench.connect()
     bench.calls.clear()
     assert bench.connect() == "/dev/sda"
     assert bench.calls == []
 
 
-def test_another_protocol_is_refused(bench: Bench):
+def test_another_protocol_is_refused(bench: Bench) -> None:
     with pytest.raises(Refused) as caught:
         bench.volumes.connect(VOLUME, replace(bench.connection(), protocol="rbd"))
     assert caught.value.code is Code.PROTOCOL_UNSUPPORTED
 
 
-def test_a_dead_portal_is_found_out_before_os_brick_is_called(bench: Bench):
+def test_a_dead_portal_is_found_out_before_os_brick_is_called(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         bench.portal = f"127.0.0.1:{server.getsockname()[1]}"
     with pytest.raises(AttachdError) as caught:
@@ -148,7 +148,7 @@ def test_a_dead_portal_is_found_out_before_os_brick_is_called(bench: Bench):
     assert bench.calls == []
 
 
-def test_os_brick_is_told_of_living_portals_only(bench: Bench):
+def test_os_brick_is_told_of_living_portals_only(bench: Bench) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         dead = f"127.0.0.1:{server.getsockname()[1]}"
     both = connection(target(portal=dead), target(portal=bench.portal))
@@ -156,7 +156,7 @@ def test_os_brick_is_told_of_living_portals_only(bench: Bench):
     assert bench.calls[0][1]["target_portals"] == [bench.portal]
 
 
-def test_refused_credentials(bench: Bench):
+def test_refused_credentials(bench: Bench) -> None:
     bench.iscsi.login_failures = [ProcessExecutionError(exit_code=LOGIN_REFUSED)]
     with pytest.raises(AttachdError) as caught:
         bench.volumes.connect(VOLUME, replace(bench.connection(), chap=CHAP))
@@ -166,7 +166,7 @@ def test_refused_credentials(bench: Bench):
     assert bench.left == []
 
 
-def test_what_a_failed_connect_left_is_removed(bench: Bench):
+def test_what_a_failed_connect_left_is_removed(bench: Bench) -> None:
     bench.behaviour = {"failure": ValueError("os-brick has its ways")}
     bench.calls.clear()
     with pytest.raises(AttachdError) as caught:
@@ -178,7 +178,7 @@ def test_what_a_failed_connect_left_is_removed(bench: Bench):
     assert bench.left == []
 
 
-def test_iscsid_went_away(bench: Bench):
+def test_iscsid_went_away(bench: Bench) -> None:
     bench.iscsi.login_failures = [ProcessExecutionError(exit_code=NO_ISCSID)]
     with pytest.raises(Unreachable) as caught:
         bench.connect()
@@ -187,7 +187,7 @@ def test_iscsid_went_away(bench: Bench):
     assert bench.left == []
 
 
-def test_the_helper_dies_in_the_midst(bench: Bench, hold: threading.Event):
+def test_the_helper_dies_in_the_midst(bench: Bench, hold: threading.Event) -> None:
     bench.behaviour = {"hold": hold, "wait_at": "login"}
     threading.Timer(0.3, lambda: setattr(bench, "alive", False)).start()
     with pytest.raises(Unreachable) as caught:
@@ -199,7 +199,7 @@ def test_the_helper_dies_in_the_midst(bench: Bench, hold: threading.Event):
 # --- deadlines (law 7) -----------------------------------------------------------------------
 
 
-def test_an_endless_connect_is_stopped_and_undone(bench: Bench, hold: threading.Event):
+def test_an_endless_connect_is_stopped_and_undone(bench: Bench, hold: threading.Event) -> None:
     bench.behaviour = {"hold": hold, "wait_at": "login"}
     volumes = bench.with_timeouts(connect=0.5)
     with pytest.raises(AttachdError) as caught:
@@ -209,7 +209,9 @@ def test_an_endless_connect_is_stopped_and_undone(bench: Bench, hold: threading.
     assert bench.left == []
 
 
-def test_a_connect_that_ends_within_its_grace_has_succeeded(bench: Bench, hold: threading.Event):
+def test_a_connect_that_ends_within_its_grace_has_succeeded(
+    bench: Bench, hold: threading.Event
+) -> None:
     bench.behaviour = {"hold": hold, "wait_at": "end"}
     threading.Timer(1, hold.set).start()
     assert bench.with_timeouts(connect=0.2).connect(VOLUME, bench.connection()) == "/dev/sda"
@@ -217,7 +219,7 @@ def test_a_connect_that_ends_within_its_grace_has_succeeded(bench: Bench, hold: 
 
 def test_a_disconnect_waits_for_a_connect_that_outlived_its_grace(
     bench: Bench, hold: threading.Event
-):
+) -> None:
     bench.behaviour = {"hold": hold, "wait_at": "end"}
     hurried = bench.with_timeouts(connect=0.2, grace=3)
     with pytest.raises(Unreachable) as caught:
@@ -232,7 +234,7 @@ def test_a_disconnect_waits_for_a_connect_that_outlived_its_grace(
     assert bench.left == []
 
 
-def test_a_connect_that_got_no_lock_never_begins(bench: Bench, hold: threading.Event):
+def test_a_connect_that_got_no_lock_never_begins(bench: Bench, hold: threading.Event) -> None:
     bench.behaviour = {"hold": hold, "wait_at": "lock"}
     with pytest.raises(Unreachable) as caught:
         bench.with_timeouts(connect=0.2).connect(VOLUME, bench.connection())
@@ -245,7 +247,7 @@ def test_a_connect_that_got_no_lock_never_begins(bench: Bench, hold: threading.E
     assert bench.iscsi.ran == []
 
 
-def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 1)
     bench.iscsi.login_failures = [ExecutionTimeout()]
     with pytest.raises(Unreachable) as caught:
@@ -261,12 +263,12 @@ def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.Mon
 # --- a login whose caller is dead -------------------------------------------------------------
 
 
-def test_without_a_node_record_no_login_is_waited_for(bench: Bench):
+def test_without_a_node_record_no_login_is_waited_for(bench: Bench) -> None:
     bench.volumes.settle(VOLUME, bench.connection(), age=0)
     assert bench.iscsi.ran == [("iscsiadm", "-m", "node")]
 
 
-def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch):
+def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     place = (bench.portal, IQN)
     bench.iscsi.records.add(place)
@@ -282,7 +284,7 @@ def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.Monke
 
 def test_a_login_that_iscsid_gave_up_is_waited_for_no_longer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
-):
+) -> None:
     monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 0.1)
     bench.iscsi.records.add((bench.portal, IQN))
@@ -290,16 +292,16 @@ def test_a_login_that_iscsid_gave_up_is_waited_for_no_longer(
     assert bench.iscsi.sessions == {}
 
 
-def test_a_login_whose_time_has_passed_is_not_waited_for(bench: Bench):
+def test_a_login_whose_time_has_passed_is_not_waited_for(bench: Bench) -> None:
     bench.iscsi.records.add((bench.portal, IQN))
-    bench.volumes.settle(VOLUME, bench.connection(), age=iscsi.LOGIN_SECONDS)
+    bench.volumes.settle(VOLUME, bench.connection(), age=LOGIN_SECONDS)
     assert bench.iscsi.ran == []
 
 
 @pytest.mark.parametrize("alive", [True, False])
 def test_a_login_that_cant_be_looked_for_is_not_gone(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, alive: bool
-):
+) -> None:
     def fails(*_command: str, **_options: object) -> tuple[str, str]:
         raise ProcessExecutionError(exit_code=6)
 
@@ -313,12 +315,12 @@ def test_a_login_that_cant_be_looked_for_is_not_gone(
 # --- disconnect ------------------------------------------------------------------------------
 
 
-def test_gone_already(bench: Bench):
+def test_gone_already(bench: Bench) -> None:
     bench.disconnect()
     assert bench.left == []
 
 
-def test_the_device_is_flushed_under_the_name_that_it_has_now(bench: Bench):
+def test_the_device_is_flushed_under_the_name_that_it_has_now(bench: Bench) -> None:
     bench.connect()
     bench.tree.remove_lun("sda")
     bench.tree.lun(1, 0, "sdb")
@@ -328,7 +330,7 @@ def test_the_device_is_flushed_under_the_name_that_it_has_now(bench: Bench):
     assert bench.left == []
 
 
-def test_every_device_of_the_lun_is_flushed(bench: Bench):
+def test_every_device_of_the_lun_is_flushed(bench: Bench) -> None:
     bench.connect()
     bench.tree.session(9, portal="127.0.0.9:3260")
     bench.tree.lun(9, 0, "sdz")
@@ -340,7 +342,7 @@ def test_every_device_of_the_lun_is_flushed(bench: Bench):
     assert sorted(flushed) == ["/dev/sda", "/dev/sdz"]
 
 
-def test_another_lun_keeps_the_session(bench: Bench):
+def test_another_lun_keeps_the_session(bench: Bench) -> None:
     bench.connect(0)
     bench.connect(1)
     bench.disconnect(0)
@@ -366,7 +368,9 @@ def mapped(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("use", "named"), [(held_open, "4711 (qemu"), (mounted, "mount"), (mapped, "/dev/dm-0")]
 )
-def test_a_device_in_use_is_not_severed(bench: Bench, use: Callable[[Bench], None], named: str):
+def test_a_device_in_use_is_not_severed(
+    bench: Bench, use: Callable[[Bench], None], named: str
+) -> None:
     bench.connect()
     use(bench)
     bench.calls.clear()
@@ -378,7 +382,7 @@ def test_a_device_in_use_is_not_severed(bench: Bench, use: Callable[[Bench], Non
     assert bench.calls == []
 
 
-def test_another_volumes_device_is_not_touched(bench: Bench):
+def test_another_volumes_device_is_not_touched(bench: Bench) -> None:
     bench.connect()
     bench.fresh["/dev/sda"] = OTHER_WWN
     before = bench.left
@@ -389,7 +393,7 @@ def test_another_volumes_device_is_not_touched(bench: Bench):
     assert bench.left == before
 
 
-def test_a_session_that_outlived_its_lun(bench: Bench):
+def test_a_session_that_outlived_its_lun(bench: Bench) -> None:
     bench.connect()
     bench.tree.remove_lun("sda")
     bench.behaviour = {"removes": False}
@@ -398,14 +402,14 @@ def test_a_session_that_outlived_its_lun(bench: Bench):
     assert bench.left == []
 
 
-def test_an_orphan_node_record(bench: Bench):
+def test_an_orphan_node_record(bench: Bench) -> None:
     bench.iscsi.records.add((bench.portal, IQN))
     bench.behaviour = {"removes": False}
     bench.disconnect()
     assert bench.left == []
 
 
-def test_other_targets_are_left_alone(bench: Bench):
+def test_other_targets_are_left_alone(bench: Bench) -> None:
     bench.iscsi.records.add((bench.portal, "iqn.other"))
     bench.iscsi.log_in((bench.portal, "iqn.other"))
     bench.connect()
@@ -413,7 +417,7 @@ def test_other_targets_are_left_alone(bench: Bench):
     assert bench.left == ["iqn.other", "iqn.other"]
 
 
-def test_what_is_left_is_named(bench: Bench):
+def test_what_is_left_is_named(bench: Bench) -> None:
     bench.connect()
     bench.behaviour = {"removes": False}
     with pytest.raises(AttachdError) as caught:
@@ -423,7 +427,7 @@ def test_what_is_left_is_named(bench: Bench):
     assert "/dev/sda" in caught.value.problem.details
 
 
-def test_a_logout_without_effect_is_no_success(bench: Bench):
+def test_a_logout_without_effect_is_no_success(bench: Bench) -> None:
     bench.iscsi.log_in((bench.portal, IQN))
     bench.iscsi.deaf = True
     with pytest.raises(AttachdError) as caught:
@@ -432,7 +436,7 @@ def test_a_logout_without_effect_is_no_success(bench: Bench):
     assert IQN in caught.value.problem.details
 
 
-def test_a_flush_that_failed_is_no_success(bench: Bench):
+def test_a_flush_that_failed_is_no_success(bench: Bench) -> None:
     bench.connect()
     bench.behaviour = {"failure": ProcessExecutionError(cmd="blockdev", exit_code=5)}
     with pytest.raises(AttachdError) as caught:

@@ -31,7 +31,7 @@ def _process(proc: Path, pid: int, name: str, *files: Path) -> None:
         (descriptors / str(number)).symlink_to(file)
 
 
-def test_processes_are_found_by_the_devices_number(tmp_path: Path, device: Path):
+def test_processes_are_found_by_the_devices_number(tmp_path: Path, device: Path) -> None:
     proc = tmp_path / "proc"
     own_dev = _node(tmp_path / "node-in-a-namespace", minor=199)
     _process(proc, 10, "qemu-system-x86", tmp_path, own_dev)
@@ -42,11 +42,11 @@ def test_processes_are_found_by_the_devices_number(tmp_path: Path, device: Path)
     assert openers(device, proc=proc) == ["10 (qemu-system-x86)"]
 
 
-def test_multipathd_lets_go_by_itself(tmp_path: Path, device: Path):
+def test_multipathd_lets_go_by_itself(tmp_path: Path, device: Path) -> None:
     proc = tmp_path / "proc"
     _process(proc, 10, "multipathd", device)
     assert openers(device, proc=proc) == []
 
 
-def test_a_device_that_cannot_be_opened_is_claimed_by_nobody(device: Path):
+def test_a_device_that_cannot_be_opened_is_claimed_by_nobody(device: Path) -> None:
     assert claimed(device) is False

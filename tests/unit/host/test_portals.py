@@ -39,16 +39,16 @@ def silent() -> Iterator[str]:
             client.close()
 
 
-def test_a_living_portal(alive: str):
+def test_a_living_portal(alive: str) -> None:
     assert answering([target(portal=alive)], timeout=10) == (target(portal=alive),)
 
 
-def test_only_the_living_are_used(alive: str, refusing: str):
+def test_only_the_living_are_used(alive: str, refusing: str) -> None:
     asked = [target(portal=refusing), target(portal=alive)]
     assert answering(asked, timeout=10) == (target(portal=alive),)
 
 
-def test_none_alive(refusing: str):
+def test_none_alive(refusing: str) -> None:
     with pytest.raises(AttachdError) as caught:
         answering([target(portal=refusing)], timeout=10)
     assert caught.value.code is Code.CONNECT_FAILED
@@ -56,7 +56,7 @@ def test_none_alive(refusing: str):
     assert refusing in caught.value.problem.details
 
 
-def test_a_portal_that_drops_packets(silent: str):
+def test_a_portal_that_drops_packets(silent: str) -> None:
     with pytest.raises(AttachdError) as caught:
         answering([target(portal=silent)], timeout=0.3)
     assert not caught.value.touched
@@ -73,5 +73,5 @@ def test_a_portal_that_drops_packets(silent: str):
         ("SAN.example:3260", ("san.example", 3260)),
     ],
 )
-def test_parts_of_a_portal(portal: str, parts: tuple[str, int]):
+def test_parts_of_a_portal(portal: str, parts: tuple[str, int]) -> None:
     assert split_portal(portal) == parts

@@ -55,7 +55,7 @@ def _run(rest: str, locks: Path) -> str:
 
 
 @as_root
-def test_the_daemon_has_dropped_and_its_helper_has_not(open_path: Path):
+def test_the_daemon_has_dropped_and_its_helper_has_not(open_path: Path) -> None:
     said = _run(
         """
 print(os.getresuid(), brick.execute("id", "-u", run_as_root=True)[0].strip(), helper.alive())
@@ -71,7 +71,7 @@ except PermissionError:
 
 
 @as_root
-def test_a_dead_helper_is_noticed_and_has_no_successor(open_path: Path):
+def test_a_dead_helper_is_noticed_and_has_no_successor(open_path: Path) -> None:
     said = _run(
         """
 pid = int(brick.execute("sh", "-c", "echo $PPID", run_as_root=True)[0])
@@ -93,7 +93,7 @@ except Exception as exc:
 
 
 @as_root
-def test_a_helper_that_dies_with_a_request_unread_is_noticed(open_path: Path):
+def test_a_helper_that_dies_with_a_request_unread_is_noticed(open_path: Path) -> None:
     said = _run(
         """
 import threading, time
@@ -113,13 +113,13 @@ os._exit(0)
 
 
 @as_root
-def test_an_unknown_user():
+def test_an_unknown_user() -> None:
     with pytest.raises(AttachdError) as caught:
         drop_to("no-such-user-here")
     assert caught.value.code is Code.CONFIG_INVALID
 
 
-def test_the_helper_is_not_forked_beside_threads():
+def test_the_helper_is_not_forked_beside_threads() -> None:
     program = """
 import threading
 from attachd.host.privilege import fork_privileged_helper
@@ -143,7 +143,7 @@ finally:
 
 
 @as_root
-def test_a_shared_lock_directory_stays_as_it_is(tmp_path: Path):
+def test_a_shared_lock_directory_stays_as_it_is(tmp_path: Path) -> None:
     tmp_path.chmod(0o1777)
     prepare_lock_directory(tmp_path, user="nobody")
     assert tmp_path.stat().st_uid == 0
@@ -152,7 +152,7 @@ def test_a_shared_lock_directory_stays_as_it_is(tmp_path: Path):
 
 
 @as_root
-def test_locks_of_another_user_are_named(open_path: Path):
+def test_locks_of_another_user_are_named(open_path: Path) -> None:
     open_path.chmod(0o777)
     (open_path / "os-brick-connect_volume").touch(mode=0o644)
     said = _run(
@@ -168,7 +168,7 @@ except Exception as exc:
     assert "os-brick-connect_volume" in said
 
 
-def test_a_missing_lock_directory(tmp_path: Path):
+def test_a_missing_lock_directory(tmp_path: Path) -> None:
     with pytest.raises(AttachdError) as caught:
         check_lock_directory(tmp_path / "missing")
     assert caught.value.code is Code.CONFIG_INVALID

@@ -19,13 +19,13 @@ def sysfs(tree: Tree) -> Sysfs:
     return Sysfs(root=tree.sys)
 
 
-def test_a_host_that_never_saw_iscsi(sysfs: Sysfs):
+def test_a_host_that_never_saw_iscsi(sysfs: Sysfs) -> None:
     assert sysfs.sessions() == ()
     assert sysfs.lun_devices([target()]) == ()
     assert sysfs.device("sda") is None
 
 
-def test_a_lun_is_found_by_portal_target_and_number(tree: Tree, sysfs: Sysfs):
+def test_a_lun_is_found_by_portal_target_and_number(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     tree.lun(1, 0, "sdb", wwn=OTHER_WWN)
     tree.lun(1, 1, "sda")
@@ -49,19 +49,19 @@ def test_a_lun_is_found_by_portal_target_and_number(tree: Tree, sysfs: Sysfs):
 )
 def test_portals_are_compared_by_meaning(
     tree: Tree, sysfs: Sysfs, told: str, asked: str, same: bool
-):
+) -> None:
     tree.session(1, portal=told)
     assert bool(sysfs.sessions_with([target(portal=asked)])) is same
 
 
-def test_a_session_led_elsewhere_answers_to_both_portals(tree: Tree, sysfs: Sysfs):
+def test_a_session_led_elsewhere_answers_to_both_portals(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     (tree.sys / "class/iscsi_connection/connection1:0/address").write_text("10.0.0.9\n")
     assert sysfs.sessions_with([target()])
     assert sysfs.sessions_with([target(portal="10.0.0.9:3260")])
 
 
-def test_a_disk_that_is_no_scsi_lun(tree: Tree, sysfs: Sysfs):
+def test_a_disk_that_is_no_scsi_lun(tree: Tree, sysfs: Sysfs) -> None:
     place = tree.sys / "devices/pci/virtio0/block/vda"
     place.mkdir(parents=True)
     (place / "size").write_text("8")
@@ -70,7 +70,7 @@ def test_a_disk_that_is_no_scsi_lun(tree: Tree, sysfs: Sysfs):
     assert sysfs.device("vda") is None
 
 
-def test_a_local_scsi_disk_has_no_session(tree: Tree, sysfs: Sysfs):
+def test_a_local_scsi_disk_has_no_session(tree: Tree, sysfs: Sysfs) -> None:
     place = tree.sys / "devices/pci/host0/target0:0:0/0:0:0:0"
     (place / "block/sda").mkdir(parents=True)
     (place / "block/sda/size").write_text("8")
@@ -81,7 +81,7 @@ def test_a_local_scsi_disk_has_no_session(tree: Tree, sysfs: Sysfs):
     assert device.sid is None
 
 
-def test_a_device_without_page_83(tree: Tree, sysfs: Sysfs):
+def test_a_device_without_page_83(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     tree.lun(1, 0, "sda", wwn=None)
     device = sysfs.device("sda")
@@ -89,7 +89,7 @@ def test_a_device_without_page_83(tree: Tree, sysfs: Sysfs):
     assert device.wwn is None
 
 
-def test_devices_by_wwn(tree: Tree, sysfs: Sysfs):
+def test_devices_by_wwn(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     tree.lun(1, 0, "sda")
     place = tree.lun(1, 1, "sdb", wwn=OTHER_WWN)
@@ -98,7 +98,7 @@ def test_devices_by_wwn(tree: Tree, sysfs: Sysfs):
     assert [device.name for device in sysfs.devices_with(WWN)] == ["sda", "sdb"]
 
 
-def test_holders_of_the_disk_and_of_its_partitions(tree: Tree, sysfs: Sysfs):
+def test_holders_of_the_disk_and_of_its_partitions(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     block = tree.lun(1, 0, "sda") / "block/sda"
     assert sysfs.holders("sda") == ()
@@ -107,13 +107,13 @@ def test_holders_of_the_disk_and_of_its_partitions(tree: Tree, sysfs: Sysfs):
     assert sysfs.holders("sda") == ("dm-7", "dm-3")
 
 
-def test_a_session_that_goes_while_it_is_read(tree: Tree, sysfs: Sysfs):
+def test_a_session_that_goes_while_it_is_read(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     (tree.sys / "class/iscsi_session/session1/targetname").unlink()
     assert sysfs.sessions() == ()
 
 
-def test_what_cannot_be_read_is_not_taken_for_gone(tree: Tree, sysfs: Sysfs):
+def test_what_cannot_be_read_is_not_taken_for_gone(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     name = tree.sys / "class/iscsi_session/session1/targetname"
     name.unlink()

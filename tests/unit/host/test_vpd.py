@@ -32,18 +32,18 @@ EUI = bytes.fromhex("0011223344556677")
         ([], None),
     ],
 )
-def test_the_best_name_of_the_logical_unit(designators: list[bytes], wwn: str | None):
+def test_the_best_name_of_the_logical_unit(designators: list[bytes], wwn: str | None) -> None:
     assert wwn_of(page_83(*designators)) == wwn
 
 
-def test_another_page_names_nothing():
+def test_another_page_names_nothing() -> None:
     assert wwn_of(b"\x00\x80" + page_83(designator(NAA6))[2:]) is None
 
 
-def test_a_page_cut_short_names_nothing():
+def test_a_page_cut_short_names_nothing() -> None:
     assert wwn_of(page_83(designator(NAA6))[:-1]) is None
 
 
 @given(st.binary(max_size=64))
-def test_any_bytes_are_read_without_an_error(page: bytes):
+def test_any_bytes_are_read_without_an_error(page: bytes) -> None:
     wwn_of(b"\x00\x83" + page)
