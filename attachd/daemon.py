@@ -23,6 +23,7 @@ from attachd.api.app import create_app
 from attachd.api.peers import GroupRule
 from attachd.api.server import Server
 from attachd.audit.auditor import Auditor
+from attachd.audit.repairer import Repairer
 from attachd.audit.watch import Watch
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
@@ -129,8 +130,9 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     gid = sockets.group_id(config.api.group)
     listening = sockets.listening_socket(Path(config.api.socket), gid=gid, environ=environment)
     privilege.drop_to(config.user)
-    privilege.check_lock_directory(lock_path)
     _be_the_only_one(state_path)
+    privilege.check_lock_directory(lock_path)
+    privilege.keep_locks_shared(lock_path)
 
     journal = Journal(path=state_path / "journal.db", boot_id=_BOOT_ID.read_text().strip())
     cinder, host, guests = _cinder(config), _host(config, helper), _guests(config)
@@ -145,9 +147,11 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         reached=kill_points.from_environment(environment),
     )
     auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
+    repairer = Repairer(audit=auditor.audit, engine=engine)
     app = create_app(
         engine=engine,
         auditor=auditor,
+        repairer=repairer,
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,
@@ -157,7 +161,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         guests=guests,
         engine=engine,
         auditor=auditor,
-        watch=Watch(audit=auditor.audit, interval=config.audit_interval),
+        watch=Watch(audit=auditor.audit, fence=repairer.fence, interval=config.audit_interval),
         server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
         helper=helper,
         notifier=Notifier(environment=environment),

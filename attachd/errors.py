@@ -62,6 +62,7 @@ class Code(StrEnum):
     STILL_IN_USE = "still-in-use"
     DEADLINE_EXCEEDED = "deadline-exceeded"
     WORLDS_DISAGREE = "worlds-disagree"
+    WORLDS_AGREE = "worlds-agree"
     INTERRUPTED = "interrupted"
     # The program and its surroundings.
     CONFIG_INVALID = "config-invalid"

@@ -207,6 +207,14 @@ class Guest:
         """All disks of both XMLs."""
         return self.live_disks + self.config_disks
 
+    @property
+    def documents(self) -> Mapping[str, tuple[GuestDisk, ...]]:
+        """The disks of each XML that there is: ``live``, ``persistent``."""
+        return {
+            **({"live": self.live_disks} if self.state.live else {}),
+            **({"persistent": self.config_disks} if self.persistent else {}),
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class DiskSpec:
@@ -292,6 +300,30 @@ class OperationKind(StrEnum):
 
     ATTACH = "attach"
     DETACH = "detach"
+    RECONNECT = "reconnect"
+    DISCONNECT = "disconnect"
+    FENCE = "fence"
+    RESTORE = "restore"
+    CLEAN_UP = "clean-up"
+
+    @property
+    def housekeeping(self) -> bool:
+        """Does it serve an attachment that stands? Then its failure says nothing against that."""
+        return self in (
+            OperationKind.RECONNECT,
+            OperationKind.DISCONNECT,
+            OperationKind.FENCE,
+            OperationKind.RESTORE,
+        )
+
+    @property
+    def without_libvirt(self) -> bool:
+        """Does it make no libvirt call? Then libvirt's hook may wait for it: it locks no guest."""
+        return self in (
+            OperationKind.RECONNECT,
+            OperationKind.DISCONNECT,
+            OperationKind.FENCE,
+        )
 
 
 class OperationState(StrEnum):

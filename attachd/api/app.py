@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 from attachd.api import problems, validation
 from attachd.api.openapi import ALL_ROUTES
 from attachd.api.peers import Peer, peer_of
-from attachd.api.ports import Auditor, Engine
+from attachd.api.ports import Auditor, Engine, Repairer
 from attachd.api.problems import BadRequest
 from attachd.api.routes import Call, Context, LongPolls, Route
 from attachd.api.schemas import ref
@@ -48,11 +48,12 @@ def create_app(
     *,
     engine: Engine,
     auditor: Auditor,
+    repairer: Repairer,
     authorise: Authorise,
     body_limit: int = 65536,
     long_polls: int = 8,
 ) -> Flask:
-    """The API of ``engine`` and ``auditor``.
+    """The API of ``engine``, ``auditor`` and ``repairer``.
 
     ``body_limit`` is the largest body in bytes; ``long_polls`` is how many callers may wait for
     events at once, and must stay below the server's number of threads.
@@ -61,7 +62,9 @@ def create_app(
     app.url_map.merge_slashes = False
     app.config["MAX_CONTENT_LENGTH"] = body_limit
     app.before_request(_gate(authorise))
-    context = Context(engine=engine, auditor=auditor, long_polls=LongPolls(long_polls))
+    context = Context(
+        engine=engine, auditor=auditor, repairer=repairer, long_polls=LongPolls(long_polls)
+    )
     for route in ALL_ROUTES:
         app.add_url_rule(
             route.path.replace("{", "<").replace("}", ">"),

@@ -82,6 +82,7 @@ def finding(found: Finding) -> dict[str, Any]:
         "guest_id": found.guest_id,
         "guest_name": found.guest_name,
         "operation_id": found.operation_id,
+        "repair": None if found.repair is None else str(found.repair),
     }
 
 

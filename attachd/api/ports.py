@@ -28,6 +28,18 @@ class Engine(Protocol):
         Raises operation-not-found, shutting-down, journal-unavailable.
         """
 
+    def reconnect(self, guest: str) -> tuple[OperationView, ...]:
+        """Bring back the devices of what is attached to a guest: one operation for each.
+
+        libvirt isn't asked. Raises shutting-down, journal-full, journal-unavailable.
+        """
+
+    def disconnect(self, guest: str) -> tuple[OperationView, ...]:
+        """Take a guest's devices off the host, which nobody may hold: one operation for each.
+
+        libvirt isn't asked. Raises shutting-down, journal-full, journal-unavailable.
+        """
+
     def operation(self, operation_id: str) -> OperationView:
         """Raises operation-not-found."""
 
@@ -56,3 +68,10 @@ class Auditor(Protocol):
 
     def audit(self) -> tuple[Finding, ...]:
         """Every finding, each world looked at anew. Raises journal-unavailable."""
+
+
+class Repairer(Protocol):
+    """Mends what an audit finds, as far as that is safe."""
+
+    def repair(self) -> tuple[OperationView, ...]:
+        """Begin it: one operation for each attachment. Raises as the audit and ``submit`` do."""

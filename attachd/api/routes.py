@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
 from attachd.api import documents, schemas
-from attachd.api.ports import Auditor, Engine
+from attachd.api.ports import Auditor, Engine, Repairer
 from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
@@ -54,6 +54,7 @@ class Context:
 
     engine: Engine
     auditor: Auditor
+    repairer: Repairer
     long_polls: LongPolls
 
 
@@ -160,6 +161,25 @@ def _submit(context: Context, request: Request) -> Reply:
 
 def _resume(context: Context, call: Call) -> Reply:
     return _accepted(context.engine.resume(call.path["operation_id"]))
+
+
+def _reconnect(context: Context, call: Call) -> Reply:
+    return _all_accepted(context.engine.reconnect(call.path["guest"]))
+
+
+def _disconnect(context: Context, call: Call) -> Reply:
+    return _all_accepted(context.engine.disconnect(call.path["guest"]))
+
+
+def _repair(context: Context, call: Call) -> Reply:  # noqa: ARG001 - nothing is said of what
+    return _all_accepted(context.repairer.repair())
+
+
+def _all_accepted(views: Sequence[OperationView]) -> Reply:
+    return Reply(
+        document={"operations": [documents.operation(view) for view in views]},
+        status=HTTPStatus.ACCEPTED,
+    )
 
 
 def _accepted(view: OperationView) -> Reply:
@@ -278,6 +298,24 @@ ROUTES = (
         answer="Attachment",
     ),
     Route(
+        method="POST",
+        path="/v1/guests/{guest}/reconnect",
+        name="reconnectGuest",
+        summary="Bring back the devices of what is attached to a guest, before it starts.",
+        handler=_reconnect,
+        answer="Operations",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/guests/{guest}/disconnect",
+        name="disconnectGuest",
+        summary="Take a guest's devices off the host, behind its end; they come back at its start.",
+        handler=_disconnect,
+        answer="Operations",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
         method="GET",
         path="/v1/operations",
         name="listOperations",
@@ -349,6 +387,15 @@ ROUTES = (
         summary="Where the four worlds disagree; no finding means that they agree.",
         handler=_audit,
         answer="Audit",
+    ),
+    Route(
+        method="POST",
+        path="/v1/audit/repair",
+        name="repair",
+        summary="Do what is safe about what an audit finds now: one operation an attachment.",
+        handler=_repair,
+        answer="Operations",
+        status=HTTPStatus.ACCEPTED,
     ),
     Route(
         method="GET",

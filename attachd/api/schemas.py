@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from attachd.audit.findings import FindingCode
+from attachd.audit.findings import FindingCode, Repair
 from attachd.errors import Code, World
 from attachd.model import AttachmentState, Bus, Mode, OperationKind, OperationState
 
 Schema = dict[str, Any]
 
-# A control character has no place in a name; a lone surrogate can't be written as UTF-8.
-_UNPRINTABLE = r"[\u0000-\u001f\u007f\ud800-\udfff]"
+# A control character has no place in a name.
+_UNPRINTABLE = r"[\u0000-\u001f\u007f]"
 
 
 def text(description: str, *, longest: int = 255) -> Schema:
@@ -201,6 +201,11 @@ COMPONENTS: dict[str, Schema] = {
             "guest_id": _STRING_OR_NULL,
             "guest_name": _STRING_OR_NULL,
             "operation_id": _STRING_OR_NULL,
+            "repair": {
+                "type": ["string", "null"],
+                "enum": [*(str(repair) for repair in Repair), None],
+                "description": "What is safe to do about it; null: only an operator can decide.",
+            },
         }
     ),
     "Audit": _object({"findings": {"type": "array", "items": ref("Finding")}}),

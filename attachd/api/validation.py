@@ -88,6 +88,8 @@ def parse_object(body: bytes) -> dict[str, Any]:
         value = json.loads(
             body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
         )
+        # Half a surrogate pair can be escaped in JSON, but never stored or sent on as UTF-8.
+        json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as exc:
         raise BadRequest(
             "The request's body isn't well-formed JSON.", details=_reason(exc)
@@ -136,6 +138,8 @@ def _refuse_constant(name: str) -> object:
 def _reason(exc: Exception) -> str:
     if isinstance(exc, UnicodeDecodeError):
         return "It isn't UTF-8."
+    if isinstance(exc, UnicodeEncodeError):
+        return "It has half a surrogate pair."
     if isinstance(exc, RecursionError):
         return "It is nested too deeply."
     return f"{exc}"[:200]

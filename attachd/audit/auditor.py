@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from typing import TypeVar
 
 from attachd.audit.comparison import CinderSays, GuestSays, HostSays, compare, unknown_disks
-from attachd.audit.findings import Finding, FindingCode
+from attachd.audit.findings import Finding, FindingCode, Repair
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import AttachmentRecord, HostSession, OperationState, Target
+from attachd.model import AttachmentRecord, Guest, HostSession, OperationState, Target
 from attachd.operations.ports import Cinder, Guests, Host
 
 LOG = logging.getLogger(__name__)
@@ -79,15 +80,18 @@ class _Audit:
         self._host = host
         self._guests = guests
         self._out_of_reach: dict[World, AttachdError] = {}
+        self._everyone: tuple[Guest, ...] = ()
 
     def run(self) -> tuple[Finding, ...]:
         """See :meth:`Auditor.audit`."""
+        before = self._journal.live_attachments()
+        self._everyone = self._ask(World.GUEST, self._guests.all) or ()
         operations = self._journal.operations(open_only=True)
         busy = {row.volume_id for row in operations}
         settled = [r for r in self._journal.live_attachments() if r.volume_id not in busy]
         findings = [
             *(finding for record in settled for finding in self._attachment(record)),
-            *self._unknown_disks(),
+            *self._unknown_disks(before),
             *self._sessions_left(),
             *(
                 _needs_attention(row)
@@ -105,7 +109,10 @@ class _Audit:
         guest = self._ask(
             World.GUEST, lambda: GuestSays(guest=self._guests.get(record.guest_id)), record, unseen
         )
-        found = (*unseen, *compare(record, cinder=cinder, host=host, guest=guest))
+        found = (
+            *unseen,
+            *compare(record, cinder=cinder, host=host, guest=guest, guests=self._everyone),
+        )
         # An operation that began meanwhile is what changed the worlds.
         return found if found and self._is_still(record) else ()
 
@@ -130,20 +137,20 @@ class _Audit:
             for r in self._journal.live_attachments()
         )
 
-    def _unknown_disks(self) -> list[Finding]:
-        before = self._journal.live_attachments()
-        guests = self._ask(World.GUEST, self._guests.all) or ()
+    def _unknown_disks(self, before: tuple[AttachmentRecord, ...]) -> list[Finding]:
+        """``before``: what was attached when libvirt was asked for everyone."""
         # What came or went while libvirt was asked is known, too.
         known = (*before, *self._journal.live_attachments())
         busy = self._busy_volumes()
-        return [each for each in unknown_disks(guests, known) if each.volume_id not in busy]
+        found = unknown_disks(self._everyone, known)
+        return [each for each in found if each.volume_id not in busy]
 
     def _sessions_left(self) -> list[Finding]:
         """Of volumes that attachd detached: anybody else's sessions are none of its business."""
         before = self._journal.live_attachments()
         sessions = self._ask(World.HOST, self._host.sessions) or ()
         known = [t for r in (*before, *self._journal.live_attachments()) for t in _targets(r)]
-        strangers = [s for s in sessions if not any(s.leads_to(target) for target in known)]
+        strangers = list(filter(None, (_strange(session, known) for session in sessions)))
         if not strangers:
             return []
         busy = self._busy_volumes()
@@ -153,7 +160,16 @@ class _Audit:
             if record.volume_id not in busy
             and any(_is_left(session, record) for session in strangers)
         }
-        return [_session_left(r) for r in left.values() if self._is_nobodys(r.volume_id)]
+        return [
+            _session_left(record)
+            for record in left.values()
+            if self._is_nobodys(record.volume_id) and not self._is_anothers(record)
+        ]
+
+    def _is_anothers(self, record: AttachmentRecord) -> bool:
+        """Is it another volume's device that is behind the LUN's number by now?"""
+        wwns = self._ask(World.HOST, lambda: self._on_host(record).wwns, record, []) or ()
+        return wwns != () and record.wwn is not None and record.wwn not in wwns
 
     def _is_nobodys(self, volume_id: str) -> bool:
         """Does Cinder say that nobody has it? Nova may have it now, on this very host."""
@@ -191,6 +207,13 @@ class _Audit:
             return None
 
 
+def _strange(session: HostSession, known: Iterable[Target]) -> HostSession | None:
+    """What a session has beside the known LUNs; None: nothing."""
+    own = {target.lun for target in known if session.leads_to(target)}
+    left = session.luns - own
+    return replace(session, luns=left) if left or not own else None
+
+
 def _is_left(session: HostSession, record: AttachmentRecord) -> bool:
     """On a shared target a session without a device may be anybody's, for a moment."""
     if not session.luns and record.shared_targets is not False:
@@ -226,6 +249,7 @@ def _needs_attention(row: OperationRow) -> Finding:
         guest_id=row.guest_id,
         guest_name=row.guest_name,
         operation_id=row.operation_id,
+        repair=Repair.RESUME,
     )
 
 
@@ -241,4 +265,5 @@ def _session_left(record: AttachmentRecord) -> Finding:
         guest_id=record.guest_id,
         guest_name=record.guest_name,
         operation_id=record.operation_id,
+        repair=Repair.DISCONNECT if record.wwn is not None else None,
     )

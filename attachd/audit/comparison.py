@@ -6,10 +6,11 @@ a finding of its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import shlex
+from collections.abc import Collection, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 
-from attachd.audit.findings import Finding, FindingCode
+from attachd.audit.findings import Finding, FindingCode, Repair
 from attachd.errors import World
 from attachd.model import (
     AttachmentRecord,
@@ -20,6 +21,8 @@ from attachd.model import (
     Volume,
     disk_alias,
 )
+from attachd.operations import proofs
+from attachd.operations.restore import RESTORABLE_ATTACHMENT, RESTORABLE_VOLUME
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,26 +53,35 @@ def compare(
     cinder: CinderSays | None,
     host: HostSays | None,
     guest: GuestSays | None,
+    guests: Collection[Guest],
 ) -> tuple[Finding, ...]:
-    """The disagreements about an attachment that no operation is at work on."""
+    """The disagreements about an attachment that no operation is at work on.
+
+    ``guests``: every one, as far as libvirt could be asked for them.
+    """
     says = _in_words(record, cinder, host, guest)
+    # For a shell: whoever reads it pastes the command, and a guest's name may be anything.
+    names = {"guest": shlex.quote(record.guest_name), "volume": shlex.quote(record.volume_id)}
     found = (
         *_in_journal(record),
         *(_in_cinder(cinder) if cinder else ()),
-        *(_on_host(record, host) if host else ()),
+        *(_on_host(record, host, guest) if host else ()),
         *(_in_guest(record, guest) if guest else ()),
     )
+    seen = cinder is not None and host is not None and guest is not None
+    repair = _repair(record, {code for code, _, _ in found}, cinder if seen else None, guests)
     return tuple(
         Finding(
             code=code,
             brief=brief,
             says=says,
-            resolution=resolution,
+            resolution=resolution.format(**names),
             attachment_id=record.attachment_id,
             volume_id=record.volume_id,
             guest_id=record.guest_id,
             guest_name=record.guest_name,
             operation_id=record.operation_id,
+            repair=repair,
         )
         for code, brief, resolution in found
     )
@@ -89,8 +101,8 @@ def unknown_disks(guests: Iterable[Guest], records: Iterable[AttachmentRecord]) 
                 brief=f"Guest {guest.name} has a disk of attachd's, and the journal doesn't know "
                 "it.",
                 says={World.GUEST: _disk_in_words(disk), World.JOURNAL: "nothing"},
-                resolution=f"See whether it is in use; then: virsh detach-disk {guest.name} "
-                f"{disk.target} --persistent",
+                resolution="See whether it is in use; then: virsh detach-disk "
+                f"{shlex.quote(guest.name)} {disk.target} --persistent",
                 volume_id=volume_id,
                 guest_id=guest.guest_id,
                 guest_name=guest.name,
@@ -100,8 +112,10 @@ def unknown_disks(guests: Iterable[Guest], records: Iterable[AttachmentRecord]) 
 
 _Found = tuple[FindingCode, str, str]
 
-_DETACH = "Take it off everywhere: attachctl detach GUEST VOLUME"
-_SET_AND_DETACH = "openstack volume set --state in-use VOLUME. Then: attachctl detach GUEST VOLUME"
+_DETACH = "Take it off everywhere: attachctl detach {guest} {volume}"
+_SET_AND_DETACH = (
+    "openstack volume set --state in-use {volume} && attachctl detach {guest} {volume}"
+)
 
 # What Cinder makes of a volume that is attached, for a while.
 _ATTACHED_STATUSES = frozenset(
@@ -132,7 +146,7 @@ def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
         yield (
             FindingCode.VOLUME_STATUS_DIFFERS,
             f"Cinder says that the volume is {cinder.volume.status}, and it is attached.",
-            "Cinder may give it to somebody else. " + _SET_AND_DETACH,
+            "Cinder may give it to somebody else. Take it off: " + _SET_AND_DETACH,
         )
     if cinder.attachment is None:
         yield (
@@ -148,8 +162,9 @@ def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
         )
 
 
-def _on_host(record: AttachmentRecord, host: HostSays) -> Iterator[_Found]:
-    if not host.wwns:
+def _on_host(record: AttachmentRecord, host: HostSays, says: GuestSays | None) -> Iterator[_Found]:
+    """A guest that isn't live needs no device: it comes back when the guest starts."""
+    if not host.wwns and says and says.guest and says.guest.state.live:
         yield (
             FindingCode.DEVICE_GONE,
             "The host has no device of the volume: the guest's disk is dead.",
@@ -168,11 +183,7 @@ def _in_guest(record: AttachmentRecord, says: GuestSays) -> Iterator[_Found]:
     if guest is None:
         yield (FindingCode.GUEST_GONE, "libvirt has no such guest any more.", _DETACH)
         return
-    documents = {
-        **({"live": guest.live_disks} if guest.state.live else {}),
-        **({"persistent": guest.config_disks} if guest.persistent else {}),
-    }
-    for name, disks in documents.items():
+    for name, disks in guest.documents.items():
         disk = next((disk for disk in disks if disk.is_of(record.volume_id)), None)
         if disk is None:
             yield (FindingCode.DISK_GONE, f"The disk isn't in the guest's {name} XML.", _DETACH)
@@ -182,6 +193,51 @@ def _in_guest(record: AttachmentRecord, says: GuestSays) -> Iterator[_Found]:
                 f"The disk in the guest's {name} XML is {disk.source}.",
                 _DETACH,
             )
+
+
+_DANGEROUS = frozenset(
+    {FindingCode.WRONG_DEVICE, FindingCode.ATTACHMENT_GONE, FindingCode.VOLUME_GONE}
+)
+_CINDERS_STATUS = frozenset(
+    {
+        *(FindingCode.VOLUME_STATUS_DIFFERS, FindingCode.ATTACHMENT_STATUS_DIFFERS),
+        FindingCode.ATTACHMENT_NEEDS_ATTENTION,
+    }
+)
+
+
+def _repair(
+    record: AttachmentRecord,
+    codes: Set[FindingCode],
+    cinder: CinderSays | None,
+    guests: Collection[Guest],
+) -> Repair | None:
+    """What is safe. ``cinder`` is None unless every world could be asked.
+
+    No running guest loses a disk by a repair, and nobody's wish is guessed: a disk that was taken
+    out of one XML only may be meant so.
+    """
+    dangerous = bool(codes & _DANGEROUS)
+    wrong = FindingCode.WRONG_DEVICE in codes  # which a detach wouldn't touch
+    own = next((guest for guest in guests if guest.guest_id == record.guest_id), None)
+    dropped = own is None or not any(disk.is_of(record.volume_id) for disk in own.disks)
+    if cinder and not wrong and (dropped or dangerous) and not proofs.users(record, guests):
+        return Repair.CLEAN_UP
+    if dangerous:
+        return Repair.FENCE if record.state is AttachmentState.ATTACHED else None
+    if cinder and codes and codes <= _CINDERS_STATUS and _restorable(cinder):
+        return Repair.RESTORE
+    return None
+
+
+def _restorable(cinder: CinderSays) -> bool:
+    volume, attachment = cinder.volume, cinder.attachment
+    return (
+        volume is not None
+        and volume.status in RESTORABLE_VOLUME
+        and attachment is not None
+        and attachment.status in RESTORABLE_ATTACHMENT
+    )
 
 
 def _in_words(

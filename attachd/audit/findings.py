@@ -28,9 +28,22 @@ class FindingCode(StrEnum):
     SESSION_LEFT = "session-left"
 
 
+class Repair(StrEnum):
+    """What attachd can safely do about a finding, each by a journalled operation."""
+
+    RESUME = "resume"  # the operation that stopped goes on, or back
+    CLEAN_UP = "clean-up"  # no guest can use it: what is left of it is taken away
+    RESTORE = "restore"  # Cinder is told again that the volume is attached
+    FENCE = "fence"  # attachd uses the device no more
+    DISCONNECT = "disconnect"  # the host's session is taken away
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One disagreement. ``says``: what each world that was asked says of it, in words."""
+    """One disagreement. ``says``: what each world that was asked says of it, in words.
+
+    ``repair``: what is safe to do about it; None: only an operator can decide.
+    """
 
     code: FindingCode
     brief: str
@@ -41,3 +54,4 @@ class Finding:
     guest_id: str | None = None
     guest_name: str | None = None
     operation_id: str | None = None
+    repair: Repair | None = None

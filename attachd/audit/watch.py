@@ -6,47 +6,48 @@ Each finding is told once when it appears, and once when it is gone.
 from __future__ import annotations
 
 import logging
-import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 
 from attachd.audit.findings import Finding
-from attachd.errors import AttachdError
+from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
 
 class Watch:
-    """Audits every ``interval`` seconds between ``start`` and ``stop``."""
+    """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    def __init__(self, *, audit: Callable[[], Iterable[Finding]], interval: float) -> None:
+    ``fence`` gets what each audit found, and keeps attachd from using what is dangerous.
+    """
+
+    def __init__(
+        self,
+        *,
+        audit: Callable[[], Sequence[Finding]],
+        fence: Callable[[Sequence[Finding]], object],
+        interval: float,
+    ) -> None:
         self._audit = audit
-        self._interval = interval
-        self._stopping = threading.Event()
+        self._fence = fence
         self._known: dict[tuple[object, ...], Finding] = {}
-        self._thread = threading.Thread(target=self._look_now_and_then, name="watch")
+        self._periodic = Periodic(
+            name="watch",
+            interval=interval,
+            look=self._look,
+            failing="The four worlds can't be compared now",
+        )
 
     def start(self) -> None:
         """Begin; the first audit comes after one interval, when what was open has settled."""
-        self._thread.start()
+        self._periodic.start()
 
     def stop(self, timeout: float) -> bool:
         """Audit no more; False where an audit is still under way after ``timeout`` seconds."""
-        self._stopping.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
-
-    def _look_now_and_then(self) -> None:
-        while not self._stopping.wait(self._interval):
-            try:
-                self._look()
-            except AttachdError as exc:
-                LOG.warning("The four worlds can't be compared now: %s", exc)
-            except Exception:  # without this thread nothing would ever be noticed
-                LOG.exception("The four worlds can't be compared now")
+        return self._periodic.stop(timeout)
 
     def _look(self) -> None:
-        found = {_key(finding): finding for finding in self._audit()}
+        findings = self._audit()
+        found = {_key(finding): finding for finding in findings}
         for key, finding in found.items():
             if key not in self._known:
                 LOG.warning("Audit: %s", _in_a_line(finding))
@@ -54,6 +55,7 @@ class Watch:
             if key not in found:
                 LOG.info("Audit: no more: %s", _in_a_line(finding))
         self._known = found
+        self._fence(findings)
 
 
 def _key(finding: Finding) -> tuple[object, ...]:

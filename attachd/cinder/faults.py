@@ -43,7 +43,9 @@ _CREDENTIALS_HINT = (
 
 
 class Transient(Unreachable):
-    """A fault that may well be gone at the next try."""
+    """A fault that may be gone at the next try. ``status``: what Cinder answered, if it did."""
+
+    status: int | None = None
 
 
 # --- before Cinder was reached --------------------------------------------------------------
@@ -106,6 +108,14 @@ def no_microversion(minimum: str, offered: str | None) -> Unreachable:
     )
 
 
+def short_sighted() -> Unreachable:
+    """attachd's user isn't shown everything: what it isn't shown may be there all the same."""
+    return _unreached(
+        "attachd's user lacks the role admin: Cinder may hide from it what is there.",
+        resolution="Give the user in [cinder] of attachd.conf the roles admin and service.",
+    )
+
+
 def _unreached(brief: str, *, details: str = "", resolution: str = "") -> Unreachable:
     return Unreachable(
         Code.CINDER_UNAVAILABLE,
@@ -153,7 +163,7 @@ def _was_sent(cause: BaseException | None) -> bool:
 def failed(response: requests.Response, *, changing: bool) -> Unreachable:
     """Translate an answer with a 5xx status."""
     kind = Transient if response.status_code in TRANSIENT_STATUSES else Unreachable
-    return kind(
+    fault = kind(
         Code.CINDER_UNAVAILABLE,
         f"Cinder failed with status {response.status_code}.",
         world=World.CINDER,
@@ -161,6 +171,9 @@ def failed(response: requests.Response, *, changing: bool) -> Unreachable:
         details=details_of(response),
         resolution="See the logs of cinder-api and cinder-volume for the request id.",
     )
+    if isinstance(fault, Transient):
+        fault.status = response.status_code
+    return fault
 
 
 def not_cinders(response: requests.Response) -> Unreachable:

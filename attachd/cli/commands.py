@@ -26,7 +26,7 @@ _LONG_ATTACHMENT = (
     "operation_id",
 )
 _SHORT_OPERATION = ("operation_id", "kind", "state", "guest", "volume", "created_at")
-_SHORT_FINDING = ("code", "volume_id", "guest_name", "brief")
+_SHORT_FINDING = ("code", "volume_id", "guest_name", "repair", "brief")
 _NESTED = ("attachment", "problem", "steps", "calls")
 _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
 
@@ -123,13 +123,84 @@ def operation_resume(args: Namespace, client: Client) -> Outcome:
     )
 
 
+def reconnect(args: Namespace, client: Client) -> Outcome:
+    """attachctl reconnect: a guest without its volumes is for QEMU to refuse.
+
+    With --strict it isn't 0 where a device may be there that is another volume's: QEMU can't know.
+    """
+    deadline = Deadline(args.timeout)
+    begun: list[Operation] = []
+    ended: list[Operation] = []
+    message = ""
+    try:
+        target = f"/v1/guests/{segment(args.guest)}/reconnect"
+        # A daemon that is just being started anew answers in time, perhaps.
+        answer = submit(lambda timeout: client.post(target, timeout=timeout), deadline=deadline)
+        begun = answer["operations"]
+        for operation in begun:
+            ended.append(
+                follow(client, operation["operation_id"], deadline=deadline, tell=lambda _: None)
+            )
+    except Failure as failure:
+        message = f"{failure}\n"
+    problems = (operation["problem"] for operation in ended)
+    message += "".join(f"{p['code']}: {p['brief']}\n" for p in problems if p)
+    dangerous = any(map(_may_leave_anothers_device, (*begun[len(ended) :], *ended)))
+    return Outcome(
+        text=output.rows(ended, style=args.format, columns=args.column, short=_SHORT_OPERATION),
+        message=output.printable(message, keep="\n"),
+        status=Exit.NEEDS_ATTENTION if args.strict and dangerous else Exit.DONE,
+    )
+
+
+def _may_leave_anothers_device(operation: Operation) -> bool:
+    """Was a fenced device not taken off, or another volume's found?"""
+    if operation["kind"] == "disconnect":
+        return bool(operation["state"] != "done")
+    problem = operation["problem"]
+    return bool(problem) and problem["code"] in ("wrong-device", "worlds-disagree")
+
+
+def disconnect(args: Namespace, client: Client) -> Outcome:
+    """attachctl disconnect: libvirt's hook doesn't wait for it, and nothing may depend on it."""
+    begun: list[Operation] = []
+    message = ""
+    try:
+        begun = client.post(f"/v1/guests/{segment(args.guest)}/disconnect").document["operations"]
+    except Failure as failure:
+        message = f"{failure}\n"
+    return Outcome(
+        text=output.rows(begun, style=args.format, columns=args.column, short=_SHORT_OPERATION),
+        message=output.printable(message, keep="\n"),
+    )
+
+
 def audit(args: Namespace, client: Client) -> Outcome:
     """attachctl audit"""
+    message = ""
+    if args.repair and not args.dry_run:
+        message = _repair(client)
     findings = client.get("/v1/audit", timeout=_AUDIT_SECONDS).document["findings"]
     text = output.rows(findings, style=args.format, columns=args.column, short=_SHORT_FINDING)
     if args.format == "table" and not args.column:
         text = "".join(map(_in_full, findings)).removeprefix("\n") or "The four worlds agree.\n"
-    return Outcome(text=text, status=Exit.NEEDS_ATTENTION if findings else Exit.DONE)
+    return Outcome(
+        text=text, message=message, status=Exit.NEEDS_ATTENTION if findings else Exit.DONE
+    )
+
+
+def _repair(client: Client) -> str:
+    """Begin what is safe and see it to its end; what came of each."""
+    begun = client.post("/v1/audit/repair", timeout=_AUDIT_SECONDS).document["operations"]
+    lines = []
+    for operation in begun:
+        operation_id = operation["operation_id"]
+        ended = follow(client, operation_id, deadline=Deadline(None), tell=lambda _: None)
+        problem = ended["problem"]
+        why = f" ({problem['code']}: {problem['brief']})" if problem else ""
+        about = f"volume {ended['volume']}, guest {ended['guest_name'] or ended['guest']}"
+        lines.append(f"{ended['kind']} of {about}: {ended['state']}{why}\n")
+    return output.printable("".join(lines), keep="\n")
 
 
 COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
@@ -141,6 +212,8 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "operation_show": operation_show,
     "operation_resume": operation_resume,
     "audit": audit,
+    "reconnect": reconnect,
+    "disconnect": disconnect,
 }
 
 
@@ -149,6 +222,9 @@ def _in_full(finding: dict[str, Any]) -> str:
     lines = [f"{finding['code']}: {finding['brief']}"]
     lines += [f"  {world}: {words}" for world, words in finding["says"].items()]
     lines += [finding["resolution"]] if finding["resolution"] else []
+    lines += [f"Safe to do: {finding['repair']} (attachctl audit --repair)"] * bool(
+        finding["repair"]
+    )
     return "\n" + "".join(output.printable(f"{line}\n", keep="\n") for line in lines)
 
 

@@ -56,6 +56,7 @@ FINDING_COLUMNS = (
     "guest_id",
     "guest_name",
     "operation_id",
+    "repair",
 )
 
 _EPILOG = """\
@@ -136,7 +137,37 @@ def build_parser() -> Parser:
     show = _command(commands, "show", "one attachment", ATTACHMENT_COLUMNS)
     show.add_argument("attachment", metavar="ATTACHMENT", help="its id")
 
-    _command(commands, "audit", "do the four worlds agree? 0: yes, 5: no", FINDING_COLUMNS)
+    reconnect = _command(
+        commands,
+        "reconnect",
+        "bring back a guest's devices before it starts; for libvirt's hook, and always 0",
+        OPERATION_COLUMNS,
+    )
+    reconnect.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")
+    reconnect.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=120.0, help="wait no longer (120)"
+    )
+    reconnect.add_argument(
+        "--strict",
+        action="store_true",
+        help="exit 5 where a device may be another volume's: the guest must not start",
+    )
+
+    disconnect = _command(
+        commands,
+        "disconnect",
+        "take an ended guest's devices off the host; for libvirt's hook, and always 0",
+        OPERATION_COLUMNS,
+    )
+    disconnect.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")
+
+    audit = _command(commands, "audit", "do the four worlds agree? 0: yes, 5: no", FINDING_COLUMNS)
+    audit.add_argument(
+        "--repair", action="store_true", help="do what is safe about it, then look again"
+    )
+    audit.add_argument(
+        "--dry-run", action="store_true", help="only say what --repair would do (column repair)"
+    )
 
     operation = commands.add_parser("operation", help="what attachd does and did")
     operations = _commands(operation)

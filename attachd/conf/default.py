@@ -44,7 +44,8 @@ OPTS = [
         default=45,
         min=1,
         help="Seconds between two audits: looks at all attachments in Cinder, on the host and in "
-        "the guests. What others changed is then in the log, and in attachctl audit at any time.",
+        "the guests. What others changed is then in the log (and in attachctl audit at any time), "
+        "and what is dangerous is fenced.",
     ),
     cfg.IntOpt(
         "shutdown_timeout",

@@ -12,7 +12,8 @@ OPTS: list[cfg.Opt] = [
         default="$state_path/locks",
         help="Directory of os-brick's lock files. Where Nova or Cinder connect volumes on this "
         "host too, give all of them the same directory, so that their work excludes each other. "
-        "The daemon's user must be able to write it and the files in it.",
+        "The daemon's user must be able to write it and the files in it: share it by a group "
+        "(chmod 2770) that the users of all of them are in, and their umask 002.",
     ),
     cfg.HostAddressOpt(
         "my_ip",

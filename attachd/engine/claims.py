@@ -1,7 +1,8 @@
 """A guest and a volume for one operation alone (law 5).
 
 First the durable mark on the volume, atomically: it keeps every other operation off even while no
-lock is held. Then the guest's lock, waited for; then the volume's, which nobody of ours can hold
+lock is held. What attachd does by itself is waited for: who asks for an attach or a detach knows
+nothing of it. Then the guest's lock, waited for; then the volume's, which nobody of ours can hold
 without the mark. Each is a lock between threads and a file lock between processes.
 """
 
@@ -15,11 +16,14 @@ from pathlib import Path
 from oslo_concurrency import lockutils
 
 from attachd.errors import Code, Refused
+from attachd.journal.database import translated
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.operations.steps import GuestName, VolumeName
 
 LOG = logging.getLogger(__name__)
+
+_PAUSE = 0.1
 
 
 class Claims:
@@ -32,42 +36,65 @@ class Claims:
         self._semaphores = lockutils.Semaphores()
 
     def take(
-        self, operation_id: str, guest: GuestName, volume: VolumeName, held: ExitStack
+        self,
+        operation_id: str,
+        guest: GuestName,
+        volume: VolumeName,
+        held: ExitStack,
+        *,
+        volume_only: bool = False,
     ) -> bool:
-        """Take both until ``held`` closes. True where it had to wait.
+        """Take both, or the volume only, until ``held`` closes. True where it had to wait.
 
         Raises Refused volume-busy (another open operation holds the volume) or guest-busy (the
         guest's turn didn't come in time).
         """
-        holder = self._journal.claim(
+        waited = self._mark(operation_id, guest, volume)
+        if not volume_only:
+            free = self._lock(f"guest-{guest.guest_id}", 0, held)
+            if not free and not self._lock(f"guest-{guest.guest_id}", self._timeout, held):
+                raise _guest_busy(guest, self._timeout)
+            waited = waited or not free
+        if not self._lock(f"volume-{volume.volume_id}", 0, held):
+            raise _volume_busy(volume, None)
+        return waited
+
+    def _mark(self, operation_id: str, guest: GuestName, volume: VolumeName) -> bool:
+        """Set the durable mark; True where housekeeping of ours had to end first."""
+        waited = False
+        deadline = time.monotonic() + self._timeout
+        while holder := self._journal.claim(
             operation_id,
             guest_id=guest.guest_id,
             guest_name=guest.name,
             volume_id=volume.volume_id,
             volume_name=volume.name,
-        )
-        if holder is not None:
-            raise _volume_busy(volume, holder)
-        waited = not self._lock(f"guest-{guest.guest_id}", 0, held)
-        if waited and not self._lock(f"guest-{guest.guest_id}", self._timeout, held):
-            raise _guest_busy(guest, self._timeout)
-        if not self._lock(f"volume-{volume.volume_id}", 0, held):
-            raise _volume_busy(volume, None)
+        ):
+            passing = holder.request.kind.without_libvirt and not holder.state.resting
+            if not passing or time.monotonic() > deadline:
+                raise _volume_busy(volume, holder)
+            waited = True
+            time.sleep(_PAUSE)
         return waited
 
     def _lock(self, name: str, timeout: float, held: ExitStack) -> bool:
-        """Lock between threads, then between processes; False where time ran out."""
+        """Lock between threads, then between processes; False where time ran out.
+
+        Raises journal-full, journal-unavailable where the lock's file can't be made.
+        """
         deadline = time.monotonic() + timeout
         semaphore = self._semaphores.get(name)
         if not semaphore.acquire(timeout=timeout):
             return False
-        lock = lockutils.external_lock(name, lock_path=str(self._lock_path))
-        left = max(0.0, deadline - time.monotonic())
-        if not lock.acquire(blocking=left > 0, timeout=left or None):
-            semaphore.release()
-            return False
-        held.callback(semaphore.release)
-        held.callback(lock.release)
+        with ExitStack() as taken:
+            taken.callback(semaphore.release)
+            left = max(0.0, deadline - time.monotonic())
+            with translated("make a lock file"):
+                lock = lockutils.external_lock(name, lock_path=str(self._lock_path))
+                if not lock.acquire(blocking=left > 0, timeout=left or None):
+                    return False
+            taken.callback(lock.release)
+            held.push(taken.pop_all())
         return True
 
 

@@ -21,11 +21,23 @@ from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import AttachmentRecord, OperationKind, OperationState, Request
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    OperationKind,
+    OperationState,
+    Request,
+)
 from attachd.operations.attach import Attach
+from attachd.operations.clean_up import CleanUp
 from attachd.operations.detach import Detach
-from attachd.operations.ports import Cinder, Guests, Host
-from attachd.operations.steps import GuestName, Operation, VolumeName
+from attachd.operations.disconnect import Disconnect
+from attachd.operations.fence import Fence
+from attachd.operations.operation import Given, Operation
+from attachd.operations.ports import Cinder, Guests, Host, Worlds
+from attachd.operations.reconnect import Reconnect
+from attachd.operations.restore import Restore
+from attachd.operations.steps import GuestName, VolumeName
 from attachd.trace import collecting
 
 LOG = logging.getLogger(__name__)
@@ -68,7 +80,7 @@ class Engine:
             journal=journal,
             guests=guests,
             launch=self._launch,
-            submit=self.submit,
+            detach=partial(self._submit_about, OperationKind.DETACH),
             interval=resume_interval,
         )
 
@@ -107,6 +119,17 @@ class Engine:
             self._launch(row.operation_id)
         return self.operation(row.operation_id)
 
+    def submit_own(self, kind: OperationKind, *, guest_id: str, volume_id: str) -> OperationView:
+        """Begin what attachd does by itself about an attachment. Raises as ``submit`` does."""
+        return self.submit(
+            Request(
+                kind=kind,
+                guest=guest_id,
+                volume=volume_id,
+                request_id=f"{kind}-{uuid.uuid4()}",
+            )
+        )
+
     def resume(self, operation_id: str) -> OperationView:
         """Go on now with an operation that needs attention; any other is shown as it is.
 
@@ -116,6 +139,41 @@ class Engine:
         self._journal.accept_again(operation_id)
         self._launch(operation_id)
         return self.operation(operation_id)
+
+    def reconnect(self, guest: str) -> tuple[OperationView, ...]:
+        """Bring back the devices of what is attached to a guest (name or id), before it starts.
+
+        One that needs attention is taken away instead, whoever brought it (open-iscsi restores
+        sessions at boot): the guest must not start with it. libvirt isn't asked. Raises
+        shutting-down, journal-full.
+        """
+        kinds = {
+            AttachmentState.ATTACHED: OperationKind.RECONNECT,
+            AttachmentState.NEEDS_ATTENTION: OperationKind.DISCONNECT,
+        }
+        return tuple(
+            self._submit_about(kinds[record.state], record)
+            for record in self._settled_attachments(guest)
+        )
+
+    def disconnect(self, guest: str) -> tuple[OperationView, ...]:
+        """Take the devices of a guest (name or id) that has ended off the host; see reconnect."""
+        return tuple(
+            self._submit_about(OperationKind.DISCONNECT, record)
+            for record in self._settled_attachments(guest)
+        )
+
+    def _settled_attachments(self, guest: str) -> tuple[AttachmentRecord, ...]:
+        """Of a guest, those that no attach or detach is at work on."""
+        return tuple(
+            record
+            for record in self._journal.live_attachments()
+            if guest in (record.guest_id, record.guest_name)
+            and record.state in (AttachmentState.ATTACHED, AttachmentState.NEEDS_ATTENTION)
+        )
+
+    def _submit_about(self, kind: OperationKind, record: AttachmentRecord) -> OperationView:
+        return self.submit_own(kind, guest_id=record.guest_id, volume_id=record.volume_id)
 
     def _refuse_while_stopping(self) -> None:
         if self._stopping.is_set():
@@ -265,7 +323,8 @@ class Engine:
         guest = GuestName(guest_id=row.guest_id or "", name=row.guest_name or "")
         volume = VolumeName(volume_id=row.volume_id or "", name=row.volume_name or "")
         try:
-            self._claim(row.operation_id, held, guest, volume)
+            only = row.request.kind.without_libvirt
+            self._claim(row.operation_id, held, guest, volume, volume_only=only)
         except AttachdError as exc:
             LOG.info("%s: not its turn yet: %s", row.operation_id, exc)
             return Rest(
@@ -276,30 +335,47 @@ class Engine:
         return None
 
     def _claim(
-        self, operation_id: str, held: ExitStack, guest: GuestName, volume: VolumeName
+        self,
+        operation_id: str,
+        held: ExitStack,
+        guest: GuestName,
+        volume: VolumeName,
+        *,
+        volume_only: bool = False,
     ) -> bool:
-        waited = self._claims.take(operation_id, guest, volume, held)
-        self._places.acquire()
-        held.callback(self._places.release)
+        waited = self._claims.take(operation_id, guest, volume, held, volume_only=volume_only)
+        if not volume_only:  # whose guest is held by libvirt, as the guests of the others may be
+            self._places.acquire()
+            held.callback(self._places.release)
         if self._stopping.is_set():
             raise _Stopping
         return waited
 
     def _operation_of(self, row: OperationRow, held: ExitStack) -> Operation:
-        kinds: dict[OperationKind, type[Attach] | type[Detach]] = {
-            OperationKind.ATTACH: Attach,
-            OperationKind.DETACH: Detach,
-        }
-        return kinds[row.request.kind](
+        given = Given(
             operation_id=row.operation_id,
             request=row.request,
             record=self._journal.record(row.record_id) if row.record_id else None,
             claim=partial(self._claim, row.operation_id, held),
-            cinder=self._cinder.for_request(row.global_request_id),
-            host=self._host,
-            guests=self._guests,
-            records=self._journal,
+            worlds=Worlds(
+                cinder=self._cinder.for_request(row.global_request_id),
+                host=self._host,
+                guests=self._guests,
+                records=self._journal,
+            ),
         )
+        return _KINDS[row.request.kind](given)
+
+
+_KINDS: Mapping[OperationKind, type[Operation]] = {
+    OperationKind.ATTACH: Attach,
+    OperationKind.DETACH: Detach,
+    OperationKind.RECONNECT: Reconnect,
+    OperationKind.DISCONNECT: Disconnect,
+    OperationKind.FENCE: Fence,
+    OperationKind.RESTORE: Restore,
+    OperationKind.CLEAN_UP: CleanUp,
+}
 
 
 class _Stopping(BaseException):

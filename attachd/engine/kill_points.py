@@ -1,9 +1,10 @@
 """Named moments at which attachd can be told to die: how its recovery is tested on the real parts.
 
 A name reads ``attach.connect.do.after-effect``: the operation, its step, doing or undoing it, and
-the moment around the journal's lines about it. The daemon dies of SIGKILL at the one that its
-environment names in ``ATTACHD_KILL_AT``; ``NAME+2.5`` dies so many seconds behind it, in the middle
-of what follows. Nothing else reads the names, and without that variable nothing happens.
+the moment around the journal's lines about it. Where the environment's ``ATTACHD_KILL_AT`` is a
+file's path, the daemon dies of SIGKILL at the moment that the file names, and removes the file
+first: its successor lives. ``NAME+2.5`` dies so many seconds behind the moment, in the middle of
+what follows. Nothing else reads the names, and without that variable nothing happens.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import signal
 import threading
 from collections.abc import Callable, Mapping
 from enum import StrEnum
+from pathlib import Path
 
 from attachd.errors import AttachdError, Code
-from attachd.operations import attach, detach
+from attachd.operations.tables import TABLES
 
 LOG = logging.getLogger(__name__)
 
@@ -51,7 +53,7 @@ def name_of(operation: str, step: str, verb: Verb, moment: Moment) -> str:
 def all_names() -> tuple[str, ...]:
     """Every name, in the order in which an operation and its undo come by."""
     names = []
-    for operation, table in (("attach", attach.TABLE), ("detach", detach.TABLE)):
+    for operation, table in TABLES.items():
         undone = [(step, Verb.UNDO) for step in reversed(table) if step.undoable]
         for step, verb in [*((step, Verb.DO) for step in table), *undone]:
             names += [name_of(operation, step.name, verb, moment) for moment in Moment]
@@ -59,43 +61,46 @@ def all_names() -> tuple[str, ...]:
 
 
 class KillPoint:
-    """Dies at one moment. ``delay``: seconds from there; ``die`` isn't expected to return."""
+    """Dies once at the moment that ``file`` names; ``die`` isn't expected to return."""
 
-    def __init__(self, *, name: str, delay: float, die: Callable[[], None]) -> None:
-        self._name = name
-        self._delay = delay
+    def __init__(self, *, file: Path, die: Callable[[], None]) -> None:
+        self._file = file
         self._die = die
 
     def reached(self, name: str) -> None:
         """The runner is at this moment."""
-        if name != self._name:
+        wanted, _, delay = self._asked_for().partition("+")
+        if wanted != name:
             return
-        LOG.warning("Told to die %g s behind %s", self._delay, name)
-        if self._delay > 0:
-            threading.Timer(self._delay, self._die).start()
+        seconds = float(delay or 0)
+        self._file.unlink()
+        LOG.warning("Told to die %g s behind %s", seconds, name)
+        if seconds > 0:
+            threading.Timer(seconds, self._die).start()
         else:
             self._die()
 
+    def _asked_for(self) -> str:
+        try:
+            return self._file.read_text().strip()
+        except FileNotFoundError:
+            return ""
+
 
 def from_environment(environment: Mapping[str, str]) -> Reached:
-    """What the environment asks for. Raises config-invalid on a name that nothing has."""
-    wanted = environment.get(VARIABLE)
-    if not wanted:
+    """What the environment asks for. Raises config-invalid on what is no file's absolute path."""
+    path = environment.get(VARIABLE)
+    if not path:
         return lambda _: None
-    name, _, delay = wanted.partition("+")
-    try:
-        seconds = float(delay or 0)
-    except ValueError:
-        seconds = -1.0
-    if name not in all_names() or not 0 <= seconds < float("inf"):
+    if not Path(path).is_absolute():
         raise AttachdError(
             Code.CONFIG_INVALID,
-            f"The environment's {VARIABLE} names no moment of an operation.",
-            details=wanted,
+            f"The environment's {VARIABLE} is no absolute path.",
+            details=path,
             resolution="Unset it: it is for tests of attachd's recovery only.",
             touched=False,
         )
-    return KillPoint(name=name, delay=seconds, die=_die).reached
+    return KillPoint(file=Path(path), die=_die).reached
 
 
 def _die() -> None:

@@ -15,14 +15,9 @@ from attachd.engine.views import (
 )
 from attachd.journal.rows import EventRow, OperationRow
 from attachd.model import AttachmentRecord, OperationKind
-from attachd.operations import attach, detach
-from attachd.saga.history import RESUMPTIONS, Happening, StepSpec
+from attachd.operations.tables import TABLES
+from attachd.saga.history import RESUMPTIONS, Happening
 from attachd.trace import Call
-
-_TABLES: dict[OperationKind, tuple[StepSpec, ...]] = {
-    OperationKind.ATTACH: attach.TABLE,
-    OperationKind.DETACH: detach.TABLE,
-}
 
 _INTENTS: dict[Happening, Direction] = {
     Happening.DO_INTENT: "do",
@@ -101,7 +96,7 @@ def _call(call: Call, accepted: float) -> CallView:
 
 
 def _steps(kind: OperationKind, events: Sequence[EventRow]) -> tuple[StepView, ...]:
-    worlds = {spec.name: spec.world.value for spec in _TABLES[kind]}
+    worlds = {spec.name: spec.world.value for spec in TABLES[kind]}
     views: list[StepView] = []
     for position, event in enumerate(events):
         direction = _INTENTS.get(event.entry.happening)

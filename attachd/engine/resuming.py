@@ -7,29 +7,22 @@ may go on; whether it still is open is read again where it is begun.
 from __future__ import annotations
 
 import logging
-import threading
-import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Set
 
 from attachd.engine.patience import Patience
 from attachd.errors import AttachdError, Code
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import (
-    AttachmentRecord,
-    AttachmentState,
-    OperationKind,
-    OperationState,
-    Request,
-)
+from attachd.model import AttachmentRecord, OperationState
 from attachd.operations import proofs
 from attachd.operations.ports import Guests
+from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
 
 class Resumer:
-    """``launch`` drives an operation that is open, ``submit`` begins a new one.
+    """``launch`` drives an operation that is open, ``detach`` begins a new one.
 
     ``interval``: seconds between two looks.
     """
@@ -40,49 +33,34 @@ class Resumer:
         journal: Journal,
         guests: Guests,
         launch: Callable[[str], None],
-        submit: Callable[[Request], object],
+        detach: Callable[[AttachmentRecord], object],
         interval: float,
     ) -> None:
         self._journal = journal
         self._guests = guests
         self._launch = launch
-        self._submit = submit
-        self._interval = interval
+        self._detach = detach
         self._patience = Patience(first=interval)
-        self._stopping = threading.Event()
-        self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._look_now_and_then, name="resumer")
+        self._periodic = Periodic(
+            name="resumer",
+            interval=interval,
+            look=self._look,
+            failing="What waits can't be resumed now",
+        )
 
     def start(self) -> None:
         """Begin to look, and to listen to libvirt."""
-        self._guests.on_disk_removed(lambda _guest_id, _alias: self._wake.set())
+        self._guests.on_disk_removed(lambda _guest_id, _alias: self._periodic.wake())
         self._guests.on_reachable(self._try_at_once)
-        self._thread.start()
+        self._periodic.start()
 
     def stop(self, timeout: float) -> bool:
         """Look no more; False where a look is still under way after ``timeout`` seconds."""
-        self._stopping.set()
-        self._wake.set()
-        if self._thread.ident is not None:
-            self._thread.join(timeout)
-        return not self._thread.is_alive()
+        return self._periodic.stop(timeout)
 
     def _try_at_once(self) -> None:
         self._patience.forget()
-        self._wake.set()
-
-    def _look_now_and_then(self) -> None:
-        while not self._stopping.is_set():
-            self._wake.wait(self._interval)
-            self._wake.clear()
-            if self._stopping.is_set():
-                return
-            try:
-                self._look()
-            except AttachdError as exc:
-                LOG.warning("What waits can't be resumed now: %s", exc)
-            except Exception:  # without this thread nothing would ever be resumed
-                LOG.exception("What waits can't be resumed now")
+        self._periodic.wake()
 
     def _look(self) -> None:
         """What waits for a world is tried again: it looks first, and rests again if it can't."""
@@ -94,7 +72,7 @@ class Resumer:
         for row in rows:
             if self._was_let_go_late(row):
                 self._launch(row.operation_id)
-        self._finish_late_unplugs()
+        self._finish_late_unplugs(busy={row.volume_id for row in rows})
 
     def _was_let_go_late(self, row: OperationRow) -> bool:
         """Did it stop at a guest that kept its disk then, and doesn't now?"""
@@ -103,18 +81,18 @@ class Resumer:
         stuck = row.problem.code is Code.UNPLUG_TIMEOUT
         return stuck and self._let_go(self._journal.record(row.record_id))
 
-    def _finish_late_unplugs(self) -> None:
+    def _finish_late_unplugs(self, *, busy: Set[str | None]) -> None:
         """A guest that let go after the roll-back: its detach goes forward again.
 
         An unplug that QEMU was asked for can't be withdrawn. The guest is looked at, too, and not
         only waited for: its event may have come while nobody listened.
         """
         for record in self._journal.live_attachments():
-            if not record.unplug_pending or record.state is not AttachmentState.ATTACHED:
+            if not record.unplug_pending or record.volume_id in busy:
                 continue
             if self._let_go(record) and self._patience.is_over(record.record_id):
                 LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
-                self._submit(_detach_of(record))
+                self._detach(record)
 
     def _let_go(self, record: AttachmentRecord) -> bool:
         """Libvirt's own answer; where it gives none, the disk counts as held."""
@@ -124,14 +102,3 @@ class Resumer:
             LOG.debug("Guest %s can't be looked at now: %s", record.guest_name, exc)
             return False
         return guest is None or not proofs.guest_holds(guest, record.volume_id)
-
-
-def _detach_of(record: AttachmentRecord) -> Request:
-    return Request(
-        kind=OperationKind.DETACH,
-        guest=record.guest_id,
-        volume=record.volume_id,
-        request_id=f"late-unplug-{uuid.uuid4()}",
-        bus=record.bus,
-        mode=record.mode,
-    )

@@ -14,8 +14,9 @@ from attachd.engine.kill_points import Moment, Reached, Verb, name_of
 from attachd.errors import AttachdError, Code, Problem, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
-from attachd.operations.steps import Operation, Step, Unanswered
-from attachd.saga.history import Entry, Happening, was_begun
+from attachd.operations.operation import Operation
+from attachd.operations.steps import Step, Unanswered
+from attachd.saga.history import Entry, Happening, Standing, fold
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
 from attachd.saga.resumption import decide
 
@@ -54,8 +55,9 @@ class Runner:
         self._reached = reached
         self._steps = {step.spec.name: step for step in operation.steps}
         self._specs = tuple(step.spec for step in operation.steps)
-        self._history = list(journal.history(operation_id))
-        self._first_problem = self._journalled_problem()
+        self._events = list(journal.events(operation_id))
+        self._history = [event.entry for event in self._events]
+        self._first_problem = next((e.problem for e in self._events if e.problem), None)
         self._last_error: AttachdError | None = None
 
     def run(self) -> Rest:
@@ -148,7 +150,9 @@ class Runner:
 
     def _unanswered(self) -> dict[str, Unanswered]:
         """The steps whose last line tells of no outcome, or of one that may yet change."""
-        last = {event.entry.step: event for event in self._journal.events(self._id)}
+        known = self._events[-1].seq if self._events else 0
+        self._events += self._journal.events(self._id, after=known)  # what this run has written
+        last = {event.entry.step: event for event in self._events}
         return {
             step: Unanswered(
                 age=self._journal.age(event),
@@ -178,7 +182,7 @@ class Runner:
     def _needs_attention(self, reason: str) -> Rest:
         error = self._last_error
         record = self._operation.record
-        if record is not None and self._touched():
+        if record is not None and self._touched() and not self._operation.kind.housekeeping:
             self._operation.record = replace(record, state=AttachmentState.NEEDS_ATTENTION)
             self._journal.reserve(self._operation.record)
         waiting_for = error.world if error is not None else None
@@ -189,10 +193,11 @@ class Runner:
         )
 
     def _touched(self) -> bool:
-        """Was anything begun that has an effect outside of the journal?"""
+        """May anything of it be left outside of the journal?"""
+        standings = fold(self._specs, self._history).standings
         return any(
-            was_begun(self._history, spec.name)
-            for spec in self._specs
+            standing not in _NOTHING_LEFT
+            for spec, standing in zip(self._specs, standings, strict=True)
             if spec.undoable or spec.pivot
         )
 
@@ -217,10 +222,6 @@ class Runner:
         )
 
     # --- the journal ------------------------------------------------------------------------
-
-    def _journalled_problem(self) -> Problem | None:
-        events = self._journal.events(self._id)
-        return next((event.problem for event in events if event.problem), None)
 
     def _write(
         self, happening: Happening, step: Step, reason: str, problem: Problem | None = None
@@ -250,6 +251,8 @@ _LINES = {
 
 _DOING = frozenset({Happening.DO_INTENT, Happening.DO_FAILED})
 _UNDOING = frozenset({Happening.UNDO_INTENT, Happening.UNDO_FAILED})
+
+_NOTHING_LEFT = frozenset({Standing.PENDING, Standing.UNTOUCHED, Standing.UNDONE})
 
 _INTERRUPTED = Problem(
     code=Code.INTERRUPTED,

@@ -19,6 +19,7 @@ LOGIN = "--login"
 LOGIN_RETRIES = 2
 LOGIN_SECONDS = 50.0
 # Exit statuses of iscsiadm.
+NO_SESSION = 2
 LOGIN_REFUSED = 24
 NO_ISCSID = 20
 NO_RECORDS = 21

@@ -10,6 +10,7 @@ from attachd.host.brick import ProcessExecutionError
 from attachd.host.commands import (
     LOGIN_SECONDS,
     NO_ISCSID,
+    NO_SESSION,
     CallEndedError,
     HelperLostError,
     LoginRefusedError,
@@ -36,13 +37,22 @@ def translated(
         return _login_refused()
     if isinstance(failure, CallEndedError):
         return _stopped(code)
-    if login_status == NO_ISCSID:
+    if login_status == NO_ISCSID or iscsid_is_starting(failure):
         return _iscsid_out_of_reach()
     return AttachdError(
         code,
         _BRIEFS[code],
         details=_details(failure, login_status),
         resolution="See that the storage backend answers: iscsiadm -m session -P 3.",
+    )
+
+
+def iscsid_is_starting(failure: BaseException) -> bool:
+    """Did iscsiadm find no iscsid, or one that hasn't read the kernel's sessions yet?"""
+    return (
+        isinstance(failure, ProcessExecutionError)
+        and failure.exit_code in (NO_ISCSID, NO_SESSION)
+        and "iscsiadm" in str(failure.cmd)
     )
 
 

@@ -29,7 +29,8 @@ def guard(
 ) -> Iterator[None]:
     """Hold the guard of the volume's backend, where it needs one.
 
-    Raises deadline-exceeded, nothing touched, when it isn't had within ``timeout`` seconds.
+    Raises deadline-exceeded, nothing touched, when it isn't had within ``timeout`` seconds; 0 asks
+    once.
     """
     with ExitStack() as held:
         if _needed(shared_targets):

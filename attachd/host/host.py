@@ -83,11 +83,13 @@ class IscsiHost:
         return self._properties.get()
 
     def guard(
-        self, *, shared_targets: bool | None, service_uuid: str | None
+        self, *, shared_targets: bool | None, service_uuid: str | None, wait: bool = True
     ) -> AbstractContextManager[None]:
         """The backend's guard (law 5)."""
         return guard(
-            shared_targets=shared_targets, service_uuid=service_uuid, timeout=self._guard_timeout
+            shared_targets=shared_targets,
+            service_uuid=service_uuid,
+            timeout=self._guard_timeout if wait else 0,
         )
 
     def connect(self, volume_id: str, connection: Connection) -> str:
@@ -109,11 +111,18 @@ class IscsiHost:
         return self._identity.names_of(device)
 
     def disconnect(
-        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+        self,
+        volume_id: str,
+        connection: Connection,
+        *,
+        expected_wwn: str | None,
+        given_up: bool = False,
     ) -> None:
         """Flush, delete the LUN's device, log out where nothing else uses the session, prove it."""
         self._require_helper()
-        self._volumes.disconnect(volume_id, connection, expected_wwn=expected_wwn)
+        self._volumes.disconnect(
+            volume_id, connection, expected_wwn=expected_wwn, given_up=given_up
+        )
 
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or can't any more."""

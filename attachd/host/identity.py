@@ -86,12 +86,14 @@ class Identity:
         )
 
     def fresh_wwn(self, device: Device) -> str:
-        """What the device itself says of its WWN, now."""
+        """What the device itself says of its WWN, now. Raises Unreachable where it can't."""
+        if not self._sysfs.answers(device):
+            raise _no_answer(device.path)
         return self._inquire(device.path)
 
     def check_wwn(self, device: Device, expected_wwn: str) -> None:
         """Raise wrong-device unless the device itself says that it has this WWN."""
-        fresh = self._inquire(device.path)
+        fresh = self.fresh_wwn(device)
         if fresh != expected_wwn:
             raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {fresh}")
 

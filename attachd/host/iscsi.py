@@ -6,6 +6,8 @@
   connecting it a second time failed.
 * A disconnect finds the device anew by session and LUN, refuses one that is another's or still
   held, and hands it to os-brick by name, as without it there would be no flush.
+* os-brick may wait for its lock for minutes: under it, at the very deletion, the device is looked
+  at once more.
 * Both end with a fresh look (law 3). What os-brick left is removed here: sessions whose LUNs are
   gone, and node records, which hold CHAP passwords and would log in again at the next boot.
 """
@@ -26,7 +28,7 @@ from attachd.host import openers
 from attachd.host.brick import BrickConnector, Execute
 from attachd.host.calls import Calls
 from attachd.host.commands import LOGIN_SECONDS, NO_RECORDS, Commands, Deadline
-from attachd.host.failures import helper_lost, iscsid_silent, translated
+from attachd.host.failures import helper_lost, iscsid_is_starting, iscsid_silent, translated
 from attachd.host.identity import Identity
 from attachd.host.portals import answering, split_portal
 from attachd.host.sysfs import Device, Session, Sysfs
@@ -40,6 +42,8 @@ Exclusively = Callable[[Callable[[], None]], None]
 
 _PROTOCOL = "iscsi"
 _PAUSE = 0.5
+_ISCSID_STARTS = 15.0
+"""Seconds."""
 
 
 def brick_properties(connection: Connection) -> dict[str, Any]:
@@ -110,14 +114,19 @@ class IscsiVolumes:
         return self._connect(volume_id, replace(connection, targets=alive))
 
     def disconnect(
-        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+        self,
+        volume_id: str,
+        connection: Connection,
+        *,
+        expected_wwn: str | None,
+        given_up: bool = False,
     ) -> None:
         """Nothing of the volume is left on the host. Raises as ``Host.disconnect`` does."""
         self._calls.settle(volume_id, timeout=self._grace)
         commands = self._commands(self._disconnect_timeout)
         future = self._calls.run(
             volume_id,
-            lambda: self._remove(connection, expected_wwn, commands),
+            lambda: self._remove(connection, expected_wwn, commands, given_up=given_up),
             commands=commands,
             timeout=self._disconnect_timeout,
             grace=self._grace,
@@ -204,30 +213,105 @@ class IscsiVolumes:
 
     # --- disconnect -------------------------------------------------------------------------
 
-    def _remove(self, connection: Connection, expected_wwn: str | None, commands: Commands) -> None:
+    def _remove(
+        self,
+        connection: Connection,
+        expected_wwn: str | None,
+        commands: Commands,
+        *,
+        given_up: bool,
+    ) -> None:
+        """An iscsid that was just restarted gets some time: it doesn't know its sessions yet."""
+        if given_up:
+            self._end_dead_sessions(connection.targets, expected_wwn, commands)
+        trying = tenacity.Retrying(
+            retry=tenacity.retry_if_exception(iscsid_is_starting),
+            stop=tenacity.stop_after_delay(_ISCSID_STARTS),
+            wait=tenacity.wait_fixed(_PAUSE),
+            reraise=True,
+        )
+        for attempt in trying:
+            with attempt:
+                try:
+                    self._remove_once(connection, expected_wwn, commands)
+                except AttachdError as exc:
+                    exc.touched = exc.touched or attempt.retry_state.attempt_number > 1
+                    raise
+
+    def _remove_once(
+        self, connection: Connection, expected_wwn: str | None, commands: Commands
+    ) -> None:
         devices = self._sysfs.lun_devices(connection.targets)
         for device in devices:
-            if expected_wwn is not None:
-                self._identity.check_wwn(device, expected_wwn)
+            self._check_own(device, expected_wwn)
         for device in devices:
             self._check_released(device, commands)
         try:
-            self._take_away(connection, devices, commands)
+            self._take_away(connection, devices, expected_wwn, commands)
         except AttachdError as exc:
             exc.touched = True  # whatever it says of its own step
             raise
 
+    def _end_dead_sessions(
+        self, targets: Sequence[Target], expected_wwn: str | None, commands: Commands
+    ) -> None:
+        """Log out where the target went with the attachment: nothing there can answer, or be saved.
+
+        Only what was this volume's by what the kernel read when it found the device, what nobody
+        holds, and what shares its session with no other LUN.
+        """
+        for session, target in self._sysfs.sessions_with(targets):
+            devices = self._sysfs.session_devices(session)
+            own = [d for d in devices if d.lun == target.lun and d.wwn == expected_wwn]
+            if not own or own != list(devices) or any(map(self._sysfs.answers, own)):
+                continue
+            for device in own:
+                self._check_released(device, commands)
+            LOG.warning("Logging out of %s: its target has ended it", session.iqn)
+            commands(
+                *("iscsiadm", "-m", "session", "-r", str(session.sid), "--logout"),
+                run_as_root=True,
+                check_exit_code=[0, NO_RECORDS],
+            )
+
     def _take_away(
-        self, connection: Connection, devices: Sequence[Device], commands: Commands
+        self,
+        connection: Connection,
+        devices: Sequence[Device],
+        expected_wwn: str | None,
+        commands: Commands,
     ) -> None:
         for device in devices[1:]:
             # os-brick flushes the one that it is told of.
             commands.as_root("blockdev", "--flushbufs", device.path)
-        self._make_connector(commands).disconnect_volume(
+        execute = self._checking_again(devices, expected_wwn, commands)
+        self._make_connector(execute).disconnect_volume(
             brick_properties(connection.without_secrets()),
             {"type": "block", "path": devices[0].path} if devices else {},
         )
         self._exclusively(lambda: self._finish(connection.targets, commands))
+
+    def _checking_again(
+        self, devices: Sequence[Device], expected_wwn: str | None, commands: Commands
+    ) -> Execute:
+        """``commands``, which refuse to delete a device that is another's or held by now.
+
+        A guest may have been started, or Cinder have given the LUN away, while os-brick waited.
+        """
+        deletions = {f"/sys/block/{device.name}/device/delete": device for device in devices}
+
+        def execute(*command: str, **options: object) -> tuple[str, str]:
+            for device in filter(None, map(deletions.get, command)):
+                self._check_own(device, expected_wwn)
+                self._check_released(device, commands)
+            return commands(*command, **options)
+
+        return execute
+
+    def _check_own(self, device: Device, expected_wwn: str | None) -> None:
+        """Raise wrong-device where another volume answers; None: it was never known."""
+        if expected_wwn is not None:
+            self._identity.check_wwn(device, expected_wwn)
 
     def _finish(self, targets: Iterable[Target], commands: Commands) -> None:
         """Clean up behind os-brick and look: a session without devices may be someone's login."""

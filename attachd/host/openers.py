@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 PROC = Path("/proc")
+SYS_BLOCK = Path("/sys/dev/block")
 # It watches every path device, and lets go of one that is deleted.
 HARMLESS = frozenset({"multipathd"})
 
@@ -31,16 +32,26 @@ def claimed(device: Path) -> bool:
     return False
 
 
-def openers(device: Path, *, proc: Path = PROC) -> list[str]:
-    """``pid (name)`` of each process that has it open."""
-    number = device.stat().st_rdev
+def openers(device: Path, *, proc: Path = PROC, sys_block: Path = SYS_BLOCK) -> list[str]:
+    """``pid (name)`` of each process that has it, or a partition of it, open."""
+    numbers = _numbers(device.stat().st_rdev, sys_block)
     return [
         f"{process.name} ({name})"
         for process in sorted(proc.iterdir())
         if process.name.isdigit()
         and (name := _name(process)) not in HARMLESS
-        and any(number == opened for opened in _block_devices(process))
+        and any(opened in numbers for opened in _block_devices(process))
     ]
+
+
+def _numbers(disk: int, sys_block: Path) -> set[int]:
+    """A disk's number and its partitions'."""
+    place = sys_block / f"{os.major(disk)}:{os.minor(disk)}"
+    numbers = {disk}
+    for partition in place.glob("*/partition"):
+        major, _, minor = partition.with_name("dev").read_text().partition(":")
+        numbers.add(os.makedev(int(major), int(minor)))
+    return numbers
 
 
 def _block_devices(process: Path) -> Iterator[int]:

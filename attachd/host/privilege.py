@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import pwd
+import stat
 import threading
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +27,7 @@ LOG = logging.getLogger(__name__)
 HELPER_THREADS = 16
 NO_SECOND_HELPER = "/bin/false"
 LOCK_FILES = "os-brick-*"
+_SHARING_UMASK = 0o007
 
 
 class Channel(Protocol):
@@ -109,6 +111,31 @@ def check_lock_directory(path: Path) -> None:
     for lock in sorted(path.glob(LOCK_FILES)):
         if not os.access(lock, os.W_OK):
             raise _unusable(lock)
+
+
+def keep_locks_shared(path: Path) -> None:
+    """See that the locks made here can be taken by whoever shares their directory.
+
+    One that its group may write is shared, with Nova and Cinder: a lock file that this process
+    made there for itself alone would keep them from connecting anything. To be asked after
+    :func:`drop_to`. Raises config-invalid where new files would belong to another group.
+    """
+    status = path.stat()
+    if not status.st_mode & stat.S_IWGRP:
+        return
+    theirs = status.st_gid != os.getegid() and not status.st_mode & (stat.S_ISGID | stat.S_IWOTH)
+    if theirs:
+        raise AttachdError(
+            Code.CONFIG_INVALID,
+            f"os-brick's locks can't be shared: new files in {path} get another group.",
+            details=f"The directory's group is {status.st_gid}, this process's {os.getegid()}.",
+            resolution=f"chmod g+s {path}",
+            touched=False,
+        )
+    os.umask(_SHARING_UMASK)
+    for lock in path.glob(LOCK_FILES):
+        if lock.stat().st_uid == os.geteuid():
+            lock.chmod(0o660)
 
 
 def fork_privileged_helper() -> PrivilegedHelper:

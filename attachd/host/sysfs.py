@@ -112,6 +112,17 @@ class Sysfs:
             wwn=self._wwn(place),
         )
 
+    def answers(self, device: Device) -> bool:
+        """May the device answer: is its session logged in? The kernel blocks what it can't send."""
+        if device.sid is None:
+            return True
+        path = self._root / f"class/iscsi_session/session{device.sid}/state"
+        try:
+            return _text(path) == "LOGGED_IN"
+        except OSError as exc:
+            _check_gone(exc, path)
+            return True
+
     def devices_with(self, wwn: str) -> tuple[Device, ...]:
         """Every SCSI disk of this host with that WWN."""
         found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -13,25 +15,26 @@ from attachd.errors import AttachdError, Code, World
 BUSY_TIMEOUT = 10.0
 """Seconds that SQLite waits for another process's lock on the file."""
 
+# In write-ahead mode a full disk shows first where the shared index can't grow.
+_FULL = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE})
+
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Open journal.db (created with mode 0600), check it, bring its schema up to date.
+    """Open journal.db, check it, bring its schema up to date; a new one has mode 0600.
 
-    Raises journal-unavailable: the file is damaged, newer than this program, or can't be written.
-    An older one is copied beside itself before it is migrated.
+    Raises journal-unavailable: the file is damaged, newer than this program, or can't be written;
+    journal-full. An older one is copied beside itself before it is migrated.
     """
     with translated("open the journal"):
-        path.touch(mode=0o600, exist_ok=True)
-        connection = sqlite3.connect(
-            path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
-        )
+        if not path.exists():
+            _create(path)
+        if path.stat().st_size == 0:
+            raise unavailable("trust the journal", f"{path} is empty")
+        connection = _connect(path)
         try:
-            connection.row_factory = sqlite3.Row
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.execute("PRAGMA foreign_keys = ON")
             _check(connection, path)
             _migrate(connection, path)
+            connection.execute("PRAGMA journal_mode = WAL")
         except BaseException:
             connection.close()
             raise
@@ -63,7 +66,8 @@ def unavailable(doing: str, details: str) -> AttachdError:
         f"attachd could not {doing}.",
         details=details,
         resolution="See that the journal's directory is writable and its file whole. Move a "
-        "damaged file aside only after `attachctl list` and Cinder were compared by hand.",
+        "damaged file aside, together with its -wal and -shm, only after Cinder, the host's "
+        "sessions and the guests' disks were compared by hand: attachd forgets what is in it.",
         touched=False,
         world=World.JOURNAL,
     )
@@ -72,14 +76,58 @@ def unavailable(doing: str, details: str) -> AttachdError:
 def is_full(exc: Exception) -> bool:
     """Does this error say that the disk is full?"""
     if isinstance(exc, sqlite3.Error):
-        return getattr(exc, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-    return isinstance(exc, OSError) and exc.errno in (28, 122)  # ENOSPC, EDQUOT
+        return getattr(exc, "sqlite_errorcode", None) in _FULL
+    return isinstance(exc, OSError) and exc.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT, isolation_level=None, check_same_thread=False
+    )
+    connection.row_factory = sqlite3.Row
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _create(path: Path) -> None:
+    """Make an empty journal appear whole: a file that is there and isn't whole was damaged."""
+    log = path.with_name(f"{path.name}-wal")
+    if log.exists():  # SQLite would read it into any file of that name
+        raise unavailable("trust the journal", f"{log} lies there without {path.name}")
+    with _appearing(path) as draft, closing(_connect(draft)) as connection:
+        _migrate(connection, draft)
+
+
+@contextmanager
+def _appearing(path: Path) -> Iterator[Path]:
+    """A draft of a file, which takes its place once it is whole and on the disk."""
+    draft = path.with_name(f"{path.name}.new")
+    draft.unlink(missing_ok=True)
+    draft.touch(mode=0o600)
+    try:
+        yield draft
+        draft.rename(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _check(connection: sqlite3.Connection, path: Path) -> None:
-    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    verdict = connection.execute("PRAGMA integrity_check(1)").fetchone()[0]
     if verdict != "ok":
         raise unavailable("trust the journal", f"{path} is damaged: {verdict}")
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 0:
+        raise unavailable("trust the journal", f"{path} is no journal of attachd's")
 
 
 def _migrations() -> list[tuple[int, str]]:
@@ -107,6 +155,5 @@ def _migrate(connection: sqlite3.Connection, path: Path) -> None:
 
 
 def _keep_copy(connection: sqlite3.Connection, copy: Path) -> None:
-    copy.touch(mode=0o600, exist_ok=True)
-    with closing(sqlite3.connect(copy)) as target:
+    with _appearing(copy) as draft, closing(sqlite3.connect(draft)) as target:
         connection.backup(target)

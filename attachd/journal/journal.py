@@ -31,8 +31,12 @@ from attachd.trace import Call
 
 LOG = logging.getLogger(__name__)
 
-_ALL_OPERATIONS = "SELECT * FROM operations ORDER BY created_at DESC"
-_OPEN_OPERATIONS = "SELECT * FROM open_operations ORDER BY created_at DESC"
+# Order is the order of the rows: times are the wall clock's, and it may be set back.
+_ALL_OPERATIONS = "SELECT * FROM operations ORDER BY rowid DESC"
+_OPEN_OPERATIONS = (
+    "SELECT * FROM operations WHERE operation_id IN (SELECT operation_id FROM open_operations) "
+    "ORDER BY rowid DESC"
+)
 
 
 def utc_now() -> str:
@@ -48,7 +52,7 @@ class Journal:
         self._opened = trace.now()
         self._lock = threading.RLock()
         self._ballast = Ballast(path=path.with_suffix(".ballast"))
-        self._db = open_database(path)
+        self._db = self._open(path)
 
     def close(self) -> None:
         """Close the file. The journal can't be used afterwards."""
@@ -127,8 +131,7 @@ class Journal:
         """
         with self._lock:
             holder = self._one(
-                "SELECT * FROM open_operations WHERE volume_id = ? AND operation_id != ? "
-                "ORDER BY created_at LIMIT 1",
+                "SELECT * FROM open_operations WHERE volume_id = ? AND operation_id != ? LIMIT 1",
                 volume_id,
                 operation_id,
             )
@@ -223,10 +226,6 @@ class Journal:
         """
         return trace.now() - (event.uptime if self.is_own(event) else self._opened)
 
-    def history(self, operation_id: str) -> tuple[Entry, ...]:
-        """The same, as the plan reads it."""
-        return tuple(event.entry for event in self.events(operation_id))
-
     # --- attachments ------------------------------------------------------------------------
 
     def reserve(self, record: AttachmentRecord) -> None:
@@ -237,13 +236,22 @@ class Journal:
         self._write(lambda: self._write_record(record.operation_id, record))
 
     def forget(self, record_id: str) -> None:
-        """Delete a record whose attach was undone."""
+        """The attach of this record was undone: it holds nothing more.
+
+        One that led to a target is kept as detached, by which an audit knows what may turn up late.
+        """
 
         def write() -> None:
             self._db.execute(
                 "UPDATE operations SET record_id = NULL WHERE record_id = ?", (record_id,)
             )
-            self._db.execute("DELETE FROM attachments WHERE record_id = ?", (record_id,))
+            self._db.execute(
+                "DELETE FROM attachments WHERE record_id = ? AND connection IS NULL", (record_id,)
+            )
+            self._db.execute(
+                "UPDATE attachments SET state = 'detached', updated_at = ? WHERE record_id = ?",
+                (utc_now(), record_id),
+            )
 
         self._write(write)
 
@@ -257,7 +265,7 @@ class Journal:
         """The record with Cinder's attachment id, or attachd's own. Raises attachment-not-found."""
         row = self._one(
             "SELECT * FROM attachments WHERE attachment_id = ? OR record_id = ? "
-            "ORDER BY state = 'detached', updated_at DESC LIMIT 1",
+            "ORDER BY state = 'detached', rowid DESC LIMIT 1",
             attachment_id,
             attachment_id,
         )
@@ -272,10 +280,30 @@ class Journal:
 
     def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
         """Every record of what was attached once, the newest last."""
-        rows = self._all("SELECT * FROM attachments WHERE state = 'detached' ORDER BY updated_at")
+        rows = self._all("SELECT * FROM attachments WHERE state = 'detached' ORDER BY rowid")
         return tuple(attachment_from(row) for row in rows)
 
+    def superseded(self, operation_id: str, volume_id: str) -> bool:
+        """Was anything else asked for with this volume behind this operation, and not refused?"""
+        later = self._one(
+            "SELECT 1 FROM operations WHERE ? IN (volume, volume_id) AND state != 'refused' "
+            "AND rowid > (SELECT rowid FROM operations WHERE operation_id = ?) LIMIT 1",
+            volume_id,
+            operation_id,
+        )
+        return later is not None
+
     # --- inside -----------------------------------------------------------------------------
+
+    def _open(self, path: Path) -> sqlite3.Connection:
+        """A full disk costs the ballast here, too: what is under way must be brought to its end."""
+        try:
+            return open_database(path)
+        except AttachdError as exc:
+            if exc.code is not Code.JOURNAL_FULL or not self._ballast.give_up():
+                raise
+        LOG.warning("The journal's disk is full: its reserve is used up from now on")
+        return open_database(path)
 
     def _record_or_refuse(self, row: sqlite3.Row | None, name: str) -> AttachmentRecord:
         if row is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, World
@@ -17,13 +16,12 @@ from attachd.model import (
     Guest,
     Mode,
     OperationKind,
-    Request,
     Volume,
     cinder_instance_id,
 )
 from attachd.operations import prechecks, proofs
-from attachd.operations.ports import Cinder, Guests, Host, Records
-from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName, bind
+from attachd.operations.operation import Given, Operation
+from attachd.operations.steps import GuestName, Step, Unanswered, VolumeName, bind
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
 
@@ -40,35 +38,17 @@ TABLE = (
 )
 
 
-class Attach:
+class Attach(Operation):
     """One attach. ``record`` is what is known so far."""
 
     kind = OperationKind.ATTACH
 
-    def __init__(
-        self,
-        *,
-        operation_id: str,
-        request: Request,
-        record: AttachmentRecord | None,
-        claim: Claim,
-        cinder: Cinder,
-        host: Host,
-        guests: Guests,
-        records: Records,
-    ) -> None:
-        self.record = record
-        self._operation_id = operation_id
-        self._request = request
-        self._claim = claim
-        self._cinder = cinder
-        self._host = host
-        self._guests = guests
-        self._records = records
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
         self._draft: AttachmentRecord | None = None
-        self._guard = ExitStack()
         self._connection: Connection | None = None  # with secrets: never leaves this object
         self._kernel_path: str | None = None  # /dev/sdX: true only within this run
+        self._was_there = False  # somebody else had brought the device
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -91,18 +71,18 @@ class Attach:
     def _precheck(self) -> None:
         if self.record is not None:
             return  # resumed: what would be refused now is of its own making
-        self._guests.check()
-        guest = self._guests.find(self._request.guest)
+        self._worlds.guests.check()
+        guest = self._worlds.guests.find(self._request.guest)
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
-        volume = self._cinder.find_volume(self._request.volume)
+        volume = self._worlds.cinder.find_volume(self._request.volume)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
-            guest = self._guests.find(guest.guest_id)
-            volume = self._cinder.find_volume(volume.volume_id)
-        self._host.check()
+            guest = self._worlds.guests.find(guest.guest_id)
+            volume = self._worlds.cinder.find_volume(volume.volume_id)
+        self._worlds.host.check()
         self._draft = self._refuse_or_draft(guest, volume)
 
     def _refuse_or_draft(self, guest: Guest, volume: Volume) -> AttachmentRecord:
-        attachments = self._records.live_attachments()
+        attachments = self._worlds.records.live_attachments()
         prechecks.refuse_attached(guest, volume, attachments)
         prechecks.refuse_unavailable(volume)
         prechecks.refuse_full_bus(guest, self._request.bus)
@@ -126,7 +106,7 @@ class Attach:
         )
 
     def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
-        listed = self._cinder.list_attachments(volume.volume_id)
+        listed = self._worlds.cinder.list_attachments(volume.volume_id)
         return tuple(attachment.attachment_id for attachment in listed)
 
     # --- 1 reserve the device name ----------------------------------------------------------
@@ -135,12 +115,12 @@ class Attach:
         record = self.record or self._draft
         if record is None:
             raise AssertionError("reserve comes after precheck")
-        self._records.reserve(record)
+        self._worlds.records.reserve(record)
         self.record = record
 
     def _release(self) -> None:
         if self.record is not None:
-            self._records.forget(self.record.record_id)
+            self._worlds.records.forget(self.record.record_id)
             self.record = None
 
     # --- 2 create: the volume becomes reserved ----------------------------------------------
@@ -150,7 +130,7 @@ class Attach:
         if record.attachment_id is not None:
             self._still_there(record.attachment_id)
             return
-        created = self._cinder.create_attachment(
+        created = self._worlds.cinder.create_attachment(
             record.volume_id,
             instance_id=record.instance_id,
             prior_attachment_ids=record.prior_attachment_ids,
@@ -159,10 +139,12 @@ class Attach:
 
     def _delete(self) -> None:
         """Delete the attachment, the new style's unreserve: never before the host is clear."""
-        proofs.prove_host_clear(self._host, self._known)
+        if self._known.connection is not None:  # it may be exported
+            self._hold_guard()
+        proofs.prove_host_clear(self._worlds.host, self._known)
         attachment_id = self._known.attachment_id or self._created_unseen()
         if attachment_id is not None:
-            self._cinder.delete_attachment(attachment_id)
+            self._worlds.cinder.delete_attachment(attachment_id)
         self.record = replace(self._known, attachment_id=None)
 
     def _created_unseen(self) -> str | None:
@@ -170,7 +152,7 @@ class Attach:
         record = self._known
         new = [
             attachment.attachment_id
-            for attachment in self._cinder.list_attachments(record.volume_id)
+            for attachment in self._worlds.cinder.list_attachments(record.volume_id)
             if attachment.instance_id == record.instance_id
             and attachment.attachment_id not in record.prior_attachment_ids
         ]
@@ -187,15 +169,13 @@ class Attach:
 
     def _update(self) -> None:
         record = self._known
-        self._guard.enter_context(
-            self._host.guard(shared_targets=record.shared_targets, service_uuid=record.service_uuid)
-        )
+        self._hold_guard()
         connector = {
-            **self._host.connector(),
+            **self._worlds.host.connector(),
             "mountpoint": f"/dev/{record.device}",
             "mode": record.mode.value,
         }
-        attachment = self._cinder.update_attachment(self._attachment_id, connector)
+        attachment = self._worlds.cinder.update_attachment(self._attachment_id, connector)
         self._connection = _connection_of(attachment)
         self.record = replace(record, connection=self._connection.without_secrets())
 
@@ -203,13 +183,20 @@ class Attach:
 
     def _connect(self) -> None:
         connection = self._connection or self._connection_again()
-        proofs.prove_unclaimed(connection, self._known, self._records.live_attachments())
-        self._kernel_path = self._host.connect(self._known.volume_id, connection)
+        proofs.prove_unclaimed(connection, self._known, self._worlds.records.live_attachments())
+        if self._connection is not None:  # fresh from update: no connect of this was ever begun
+            self._was_there = bool(self._worlds.host.wwns(connection))
+        self._kernel_path = self._worlds.host.connect(self._known.volume_id, connection)
 
     def _disconnect(self) -> None:
+        self._hold_guard()
         record = self._known
-        if record.connection is not None:
-            self._host.disconnect(record.volume_id, record.connection, expected_wwn=record.wwn)
+        # What somebody else brought, and what was never proven to be this volume's, isn't ours to
+        # take away: its presence keeps the attachment (see _delete).
+        if record.connection is not None and (record.wwn is not None or not self._was_there):
+            self._worlds.host.disconnect(
+                record.volume_id, record.connection, expected_wwn=record.wwn
+            )
 
     # --- 5 identify: no guest sees a device that wasn't proven -------------------------------
 
@@ -217,7 +204,7 @@ class Attach:
         record = self._known
         if self._kernel_path is None or record.connection is None:
             raise AssertionError("identify comes after connect")
-        device = self._host.identify(
+        device = self._worlds.host.identify(
             self._kernel_path,
             record.connection,
             size_bytes=record.size_bytes,
@@ -226,9 +213,9 @@ class Attach:
         proofs.prove_unshared(
             device,
             record,
-            names=self._host.names_of(device),
-            attachments=self._records.live_attachments(),
-            guests=self._guests.all(),
+            names=self._worlds.host.names_of(device),
+            attachments=self._worlds.records.live_attachments(),
+            guests=self._worlds.guests.all(),
         )
         self.record = replace(record, host_path=device.path, wwn=device.wwn)
 
@@ -247,15 +234,15 @@ class Attach:
             mode=Mode.RO if read_only else Mode.RW,
             discard=record.connection.discard,
         )
-        self._guests.plug(record.guest_id, disk)
+        self._worlds.guests.plug(record.guest_id, disk)
 
     def _unplug(self) -> None:
-        self._guests.unplug(self._known.guest_id, self._known.volume_id)
+        self._worlds.guests.unplug(self._known.guest_id, self._known.volume_id)
 
     # --- 7 complete: the volume becomes in-use ----------------------------------------------
 
     def _complete(self) -> None:
-        self._cinder.complete_attachment(self._attachment_id)
+        self._worlds.cinder.complete_attachment(self._attachment_id)
 
     # --- 8 remember -------------------------------------------------------------------------
 
@@ -271,31 +258,27 @@ class Attach:
         if record is None:
             return
         if (create := unanswered.get("create")) and not create.undoing:
-            self._cinder.settle_create(
+            self._worlds.cinder.settle_create(
                 record.volume_id,
                 instance_id=record.instance_id,
                 prior_attachment_ids=record.prior_attachment_ids,
                 age=create.age,
             )
         if (update := unanswered.get("update")) and record.attachment_id is not None:
-            self._cinder.settle_update(record.attachment_id, age=update.age)
+            self._worlds.cinder.settle_update(record.attachment_id, age=update.age)
         connect = unanswered.get("connect")
         if connect and connect.orphaned and record.connection is not None:
-            self._host.settle(record.volume_id, record.connection, age=connect.age)
+            self._worlds.host.settle(record.volume_id, record.connection, age=connect.age)
 
     def look(self) -> Sighting:
         """Look at guest and Cinder, freshly."""
         if self.record is None:
             return Sighting(guest_holds_disk=False, attachment_is_ours=False)
-        guest = self._guests.get(self.record.guest_id)
+        guest = self._worlds.guests.get(self.record.guest_id)
         return Sighting(
             guest_holds_disk=guest is not None and proofs.guest_holds(guest, self.record.volume_id),
             attachment_is_ours=self._attachment_is_ours(self.record),
         )
-
-    def close(self) -> None:
-        """Let go of the backend's guard."""
-        self._guard.close()
 
     def _attachment_is_ours(self, record: AttachmentRecord) -> bool:
         """Cinder's attachment still leads where this host was led by our connector.
@@ -304,18 +287,12 @@ class Attach:
         """
         if record.attachment_id is None or record.connection is None:
             return False
-        attachment = self._cinder.get_attachment(record.attachment_id)
+        attachment = self._worlds.cinder.get_attachment(record.attachment_id)
         if attachment is None or attachment.connection is None:
             return False
         return attachment.connection.targets == record.connection.targets
 
     # --- what earlier steps left ------------------------------------------------------------
-
-    @property
-    def _known(self) -> AttachmentRecord:
-        if self.record is None:
-            raise AssertionError("this step comes after reserve")
-        return self.record
 
     @property
     def _attachment_id(self) -> str:
@@ -324,7 +301,7 @@ class Attach:
         return self._known.attachment_id
 
     def _still_there(self, attachment_id: str) -> CinderAttachment:
-        attachment = self._cinder.get_attachment(attachment_id)
+        attachment = self._worlds.cinder.get_attachment(attachment_id)
         if attachment is None:
             raise AttachdError(
                 Code.WORLDS_DISAGREE,

@@ -5,16 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from attachd.errors import AttachdError, Code, Refused, World
-from attachd.model import (
-    AttachmentRecord,
-    AttachmentState,
-    OperationKind,
-    Request,
-)
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.model import AttachmentRecord, AttachmentState, OperationKind
 from attachd.operations import proofs
-from attachd.operations.ports import Cinder, Guests, Host, Records
-from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName, bind
+from attachd.operations.operation import Given, Operation
+from attachd.operations.steps import Step, Unanswered, bind
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
 
@@ -29,31 +24,13 @@ TABLE = (
 )
 
 
-class Detach:
+class Detach(Operation):
     """One detach. ``record`` is the attachment that it takes away."""
 
     kind = OperationKind.DETACH
 
-    def __init__(
-        self,
-        *,
-        operation_id: str,
-        request: Request,
-        record: AttachmentRecord | None,
-        claim: Claim,
-        cinder: Cinder,
-        host: Host,
-        guests: Guests,
-        records: Records,
-    ) -> None:
-        self.record = record
-        self._operation_id = operation_id
-        self._request = request
-        self._claim = claim
-        self._cinder = cinder
-        self._host = host
-        self._guests = guests
-        self._records = records
+    def __init__(self, given: Given) -> None:
+        super().__init__(given)
         self._was_pending = True  # who resumes can't know
 
     @property
@@ -76,15 +53,14 @@ class Detach:
         if self.record is not None:
             return  # resumed
         record = self._asked_for()
-        self._claim(
-            GuestName(guest_id=record.guest_id, name=record.guest_name),
-            VolumeName(volume_id=record.volume_id, name=record.volume_name),
-        )
+        self._claim_for(record)
         # Read again: another operation may have ended while this one waited for its turn.
-        current = [r for r in self._records.live_attachments() if r.record_id == record.record_id]
+        current = [
+            r for r in self._worlds.records.live_attachments() if r.record_id == record.record_id
+        ]
         if not current:
             raise self._not_attached()
-        self._guests.check()
+        self._worlds.guests.check()
         self.record = current[0]
 
     def _asked_for(self) -> AttachmentRecord:
@@ -93,14 +69,16 @@ class Detach:
         The journal's own names may be of old: the guest may have been renamed, and another have its
         name. They count only for a guest or volume that is gone.
         """
-        records = self._records.live_attachments()
+        records = self._worlds.records.live_attachments()
         guests = {record.guest_id: record.guest_name for record in records}
         volumes = {record.volume_id: record.volume_name for record in records}
         guest_ids = _meant(
-            self._request.guest, guests, lambda name: self._guests.find(name).guest_id
+            self._request.guest, guests, lambda name: self._worlds.guests.find(name).guest_id
         )
         volume_ids = _meant(
-            self._request.volume, volumes, lambda name: self._cinder.find_volume(name).volume_id
+            self._request.volume,
+            volumes,
+            lambda name: self._worlds.cinder.find_volume(name).volume_id,
         )
         found = [r for r in records if r.guest_id in guest_ids and r.volume_id in volume_ids]
         if len(found) > 1:
@@ -114,13 +92,6 @@ class Detach:
             raise self._not_attached()
         return found[0]
 
-    def _not_attached(self) -> Refused:
-        return Refused(
-            Code.NOT_ATTACHED,
-            f"Volume {self._request.volume} isn't attached to guest {self._request.guest}.",
-            resolution="See what is: attachctl list",
-        )
-
     # --- 1 begin: the volume becomes detaching ----------------------------------------------
 
     def _begin(self) -> None:
@@ -130,15 +101,10 @@ class Detach:
         """
         record = self._known
         self._was_pending = record.unplug_pending
-        try:
-            self._cinder.begin_detaching(record.volume_id)
-        except AttachdError as exc:
-            # Whatever the volume's status is: a guest that let go already only leaves forward, and
-            # one whose attachment somebody deleted must not keep the device.
-            if exc.code not in _REFUSALS or exc.touched:
-                raise
-            if self._guest_holds() and self._attachment_stands():
-                raise
+        # Without an attachment of ours the volume's status is somebody else's: Cinder would change
+        # it all the same. The guest must not keep the device then.
+        if self._attachment() is not None:
+            self._begin_detaching()
         self.record = replace(
             record,
             state=AttachmentState.DETACHING,
@@ -146,23 +112,51 @@ class Detach:
             unplug_pending=True,
         )
 
-    def _roll_back(self) -> None:
-        """The guest kept its disk: the volume is in-use again, and so says the record."""
+    def _begin_detaching(self) -> None:
+        """Whatever Cinder refuses: a guest that let go already only leaves forward."""
         try:
-            self._cinder.roll_detaching(self._known.volume_id)
+            self._worlds.cinder.begin_detaching(self._known.volume_id)
+        except AttachdError as exc:
+            if exc.code not in _REFUSALS or exc.touched or self._guest_holds():
+                raise
+
+    def _roll_back(self) -> None:
+        """The guest kept its disk: the volume is in-use again, and so says the record.
+
+        What Cinder has given up, or the storage has exchanged, stays fenced.
+        """
+        ours = self._attachment() is not None
+        if ours:
+            self._roll_detaching()
+        well = ours and not self._is_exchanged()
+        state = AttachmentState.ATTACHED if well else AttachmentState.NEEDS_ATTENTION
+        self.record = replace(self._known, state=state)
+
+    def _is_exchanged(self) -> bool:
+        """Does another volume answer behind the LUN? One that doesn't answer now may come back."""
+        try:
+            return bool(self._other_wwns(self._known))
+        except Unreachable:
+            return False
+
+    def _roll_detaching(self) -> None:
+        try:
+            self._worlds.cinder.roll_detaching(self._known.volume_id)
         except AttachdError as exc:
             if exc.code is not Code.VOLUME_NOT_FOUND:
                 raise
-        self.record = replace(self._known, state=AttachmentState.ATTACHED)
 
     # --- 2 unplug: the guest lets go, proven; from here on only forward ----------------------
 
     def _unplug(self) -> None:
         try:
-            self._guests.unplug(self._known.guest_id, self._known.volume_id)
+            self._worlds.guests.unplug(self._known.guest_id, self._known.volume_id)
         except AttachdError as exc:
             if exc.code is Code.GUEST_REFUSED and not exc.touched:  # nothing is pending, it says
-                self.record = replace(self._known, unplug_pending=False)
+                if self._guest_holds():
+                    self.record = replace(self._known, unplug_pending=False)
+                else:  # nor is there anything to go back to: it had let go before
+                    exc.touched = True
             elif exc.code is not Code.UNPLUG_TIMEOUT and not exc.touched:  # it was never asked
                 self.record = replace(self._known, unplug_pending=self._was_pending)
             raise
@@ -174,22 +168,26 @@ class Detach:
         record = self._known
         if record.connection is None:
             return
-        with self._host.guard(
-            shared_targets=record.shared_targets, service_uuid=record.service_uuid
-        ):
-            self._host.disconnect(record.volume_id, record.connection, expected_wwn=record.wwn)
+        self._hold_guard()
+        self._worlds.host.disconnect(
+            record.volume_id,
+            record.connection,
+            expected_wwn=record.wwn,
+            given_up=self._is_given_up(),
+        )
 
     # --- 4 prove: Cinder may give the LUN to someone else after this -------------------------
 
     def _prove(self) -> None:
-        proofs.prove_guest_clear(self._guests, self._known)
-        proofs.prove_host_clear(self._host, self._known)
+        proofs.prove_guest_clear(self._worlds.guests, self._known)
+        proofs.prove_host_clear(self._worlds.host, self._known)
 
     # --- 5 delete: the volume becomes available ---------------------------------------------
 
     def _delete(self) -> None:
         if self._known.attachment_id is not None:
-            self._cinder.delete_attachment(self._known.attachment_id)
+            self._hold_guard()
+            self._worlds.cinder.delete_attachment(self._known.attachment_id)
 
     # --- 6 remember -------------------------------------------------------------------------
 
@@ -202,7 +200,7 @@ class Detach:
         """Let Cinder finish what nobody waits for any more (libvirt queues it)."""
         begin = unanswered.get("begin")
         if self.record is not None and begin and not begin.undoing:
-            self._cinder.settle_begin(self.record.volume_id, age=begin.age)
+            self._worlds.cinder.settle_begin(self.record.volume_id, age=begin.age)
 
     def look(self) -> Sighting:
         """Look at the guest, freshly. What Cinder says decides nothing here."""
@@ -210,24 +208,9 @@ class Detach:
             return Sighting(guest_holds_disk=False, attachment_is_ours=False)
         return Sighting(guest_holds_disk=self._guest_holds(), attachment_is_ours=True)
 
-    def close(self) -> None:
-        """Nothing is held between steps."""
-
     def _guest_holds(self) -> bool:
-        guest = self._guests.get(self._known.guest_id)
+        guest = self._worlds.guests.get(self._known.guest_id)
         return guest is not None and proofs.guest_holds(guest, self._known.volume_id)
-
-    def _attachment_stands(self) -> bool:
-        attachment_id = self._known.attachment_id
-        return attachment_id is not None and (
-            self._cinder.get_attachment(attachment_id) is not None
-        )
-
-    @property
-    def _known(self) -> AttachmentRecord:
-        if self.record is None:
-            raise AssertionError("this step comes after precheck")
-        return self.record
 
 
 def _meant(reference: str, journalled: dict[str, str], find: Callable[[str], str]) -> set[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from attachd.model import (
@@ -107,9 +108,12 @@ class Host(Protocol):
         """The connector's properties, read once and kept until they change."""
 
     def guard(
-        self, *, shared_targets: bool | None, service_uuid: str | None
+        self, *, shared_targets: bool | None, service_uuid: str | None, wait: bool = True
     ) -> AbstractContextManager[None]:
-        """The backend's guard (law 5), from update to complete and around a disconnect."""
+        """The backend's guard (law 5), from update to complete and around a disconnect.
+
+        Raises deadline-exceeded, nothing touched: at once where it isn't to ``wait``.
+        """
 
     def connect(self, volume_id: str, connection: Connection) -> str:
         """Log in, find the LUN's device, return its kernel path (/dev/sdX).
@@ -131,9 +135,17 @@ class Host(Protocol):
         """Every path under /dev that leads to the device, its own path included."""
 
     def disconnect(
-        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+        self,
+        volume_id: str,
+        connection: Connection,
+        *,
+        expected_wwn: str | None,
+        given_up: bool = False,
     ) -> None:
         """Flush, delete the LUN's device, log out where no other LUN uses the session, prove it.
+
+        ``given_up``: Cinder has no attachment of it any more; a device whose session is dead needs
+        not to answer then. It never will.
 
         Touches no device whose fresh WWN isn't ``expected_wwn`` (where one is given). Gone
         already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
@@ -171,8 +183,14 @@ class Records(Protocol):
         Raises Refused device-name-taken or already-attached.
         """
 
+    def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
+        """Every record of what was attached once, the newest last."""
+
+    def superseded(self, operation_id: str, volume_id: str) -> bool:
+        """Was anything else asked for with this volume behind this operation, and not refused?"""
+
     def forget(self, record_id: str) -> None:
-        """Delete a record whose attach was undone. Gone already: nothing happens."""
+        """The attach of this record was undone: it is live no more. Gone already: nothing."""
 
 
 class Guests(Protocol):
@@ -208,3 +226,13 @@ class Guests(Protocol):
 
     def on_reachable(self, listener: Callable[[], None]) -> None:
         """Call ``listener()`` each time a connection to libvirt comes (back) to life."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worlds:
+    """All four, as one operation works on them."""
+
+    cinder: Cinder
+    host: Host
+    guests: Guests
+    records: Records

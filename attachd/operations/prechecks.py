@@ -40,7 +40,11 @@ def refuse_unavailable(volume: Volume) -> None:
 def refuse_attached(
     guest: Guest, volume: Volume, attachments: Collection[AttachmentRecord]
 ) -> None:
-    """A second attach of an attached volume is refused: by the journal, and by the XML."""
+    """A second attach of an attached volume is refused: by the journal, and by the XML.
+
+    Whatever Cinder says by now: as long as another guest of this host may have the volume's device,
+    no second one gets it.
+    """
     in_journal = any(
         (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id)
         for record in attachments
@@ -51,6 +55,15 @@ def refuse_attached(
             f"Volume {volume.name or volume.volume_id} is attached to guest {guest.name} already.",
             resolution=f"See it: attachctl list --guest {guest.name}",
         )
+    for record in attachments:
+        if record.volume_id == volume.volume_id and not volume.multiattach:
+            raise Refused(
+                Code.VOLUME_NOT_AVAILABLE,
+                f"Volume {volume.name or volume.volume_id} is attached to guest "
+                f"{record.guest_name} still: {record.state}.",
+                resolution=f"Detach it first: attachctl detach {record.guest_name} "
+                f"{volume.volume_id}",
+            )
 
 
 def refuse_full_bus(guest: Guest, bus: Bus) -> None:

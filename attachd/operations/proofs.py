@@ -19,6 +19,21 @@ def guest_holds(guest: Guest, volume_id: str) -> bool:
     return any(disk.is_of(volume_id) for disk in disks)
 
 
+def users(record: AttachmentRecord, guests: Collection[Guest]) -> list[str]:
+    """The guests for whom the volume can't be cleaned up: who runs with it, or names its device."""
+    found = []
+    for guest in guests:
+        own = guest.guest_id == record.guest_id
+        disks = guest.live_disks if own else guest.disks
+        if any(
+            (own and disk.is_of(record.volume_id))
+            or (record.host_path is not None and disk.source == record.host_path)
+            for disk in disks
+        ):
+            found.append(f"guest {guest.name}")
+    return found
+
+
 def prove_guest_clear(guests: Guests, record: AttachmentRecord) -> None:
     """Neither XML of the guest names the volume. Raises still-in-use."""
     guest = guests.get(record.guest_id)

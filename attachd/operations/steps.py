@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from attachd.model import AttachmentRecord, Guest, OperationKind, Volume
+from attachd.model import Guest, Volume
 from attachd.saga.history import StepSpec
-from attachd.saga.resumption import Sighting
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,40 +47,14 @@ def bind(table: Sequence[StepSpec], **verbs: Verb | tuple[Verb, Verb]) -> tuple[
     return tuple(steps)
 
 
-class Operation(Protocol):
-    """What the engine needs of an operation. One object drives one operation in one thread."""
-
-    record: AttachmentRecord | None
-    """What is known so far; journalled with every outcome."""
-
-    @property
-    def kind(self) -> OperationKind:
-        """Attach or detach."""
-
-    @property
-    def steps(self) -> tuple[Step, ...]:
-        """The table, top to bottom."""
-
-    def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
-        """Wait until these steps' late effects show, or can't come any more.
-
-        Raises Unreachable where their world can't be asked.
-        """
-
-    def look(self) -> Sighting:
-        """Look at guest and Cinder, freshly. Raises Unreachable where it could not."""
-
-    def close(self) -> None:
-        """Let go of what is held for the operation only (the backend's guard)."""
-
-
 class Claim(Protocol):
     """Takes an operation's guest and volume for it alone (law 5), until its run ends."""
 
-    def __call__(self, guest: GuestName, volume: VolumeName) -> bool:
+    def __call__(self, guest: GuestName, volume: VolumeName, *, volume_only: bool = False) -> bool:
         """Lock both and set the busy mark; True where it had to wait for another operation.
 
-        Raises Refused guest-busy or volume-busy.
+        ``volume_only``: the guest isn't locked, and nothing is waited for. Raises Refused
+        guest-busy or volume-busy.
         """
 
 

@@ -14,7 +14,8 @@ says to turn back.
 
 Back, the last step that isn't gone decides: done, failed or again is undone, open, reopened and
 undoing want a look, stuck stops: nothing is undone past a failed undo (law 4). When all are gone
-the operation is ``undone``, or ``refused`` where no undoable step ever had an effect.
+the operation is ``undone``, or ``refused`` where no undoable step ever had an effect, and none
+failed that may have had one.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ def _back(steps: Sequence[StepSpec], course: Course) -> Action:
             return Look(step=step, reason=f"what became of {step.name} isn't known")
         if standing is Standing.STUCK:
             return Stop(step=step, reason=f"{step.name} couldn't be undone")
-    if all(standing in _NEVER_TOUCHED for _, standing in undoable):
+    harmless = Standing.FAILED not in course.standings
+    if harmless and all(standing in _NEVER_TOUCHED for _, standing in undoable):
         return Finish(state=OperationState.REFUSED, reason="it ended before anything was touched")
     return Finish(state=OperationState.UNDONE, reason="everything is undone")

@@ -4,7 +4,8 @@ Decided from its history and from what was seen just now, never from the journal
 goes forward only where its guest holds the disk already, Cinder's attachment is still ours, and no
 undo was begun; then every step is done anew, each asking first, and the device behind the guest's
 disk is identified again on the way. Any other attach goes back. A detach goes forward once its
-guest let go, else back. What had touched nothing yet simply begins anew.
+guest let go, else back. Any other goes forward unless its undo was begun: doing it again does no
+harm. What had touched nothing yet simply begins anew.
 """
 
 from __future__ import annotations
@@ -42,9 +43,11 @@ def decide(
     """Which way an interrupted operation goes."""
     if not any(was_begun(history, step.name) for step in steps if step.undoable or step.pivot):
         return _forward("nothing was touched before")
-    if kind is OperationKind.DETACH:
+    if kind is OperationKind.ATTACH:
+        return _attach(history, seen)
+    if kind in (OperationKind.DETACH, OperationKind.CLEAN_UP):
         return _detach(seen)
-    return _attach(history, seen)
+    return _another(history)
 
 
 def _attach(history: Sequence[Entry], seen: Sighting) -> Verdict:
@@ -61,6 +64,12 @@ def _detach(seen: Sighting) -> Verdict:
     if seen.guest_holds_disk:
         return _back("its guest holds the disk")
     return _forward("its guest let go of the disk")
+
+
+def _another(history: Sequence[Entry]) -> Verdict:
+    if undo_was_begun(history):
+        return _back("its undo was begun")
+    return _forward("doing it again does no harm")
 
 
 def _forward(reason: str) -> Verdict:

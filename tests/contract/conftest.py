@@ -9,9 +9,11 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,7 +24,7 @@ from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
 from attachd.cinder.session import CinderSession, load_auth, new_session
 from attachd.operations.ports import Cinder
-from tests.fakes.cinder import FakeCinder
+from tests.fakes.cinder import ORPHAN_SECONDS, FakeCinder
 from tests.fakes.cinder_client import client_of
 from tests.fakes.cinder_http import CinderServer
 
@@ -32,15 +34,28 @@ VOLUME_DEADLINE = 300.0
 
 
 class CinderWorld(Protocol):
-    """A Cinder, and how to make volumes in it."""
+    """A Cinder, and how to make volumes in it.
+
+    ``orphan_timeout``: seconds that it may go on with a request whose caller is gone.
+    """
 
     cinder: Cinder
+    orphan_timeout: float
 
     def new_volume(self, *, name: str | None = None) -> str:
         """Make an available volume of 1 GiB; return its id."""
 
+    def orphan(self, verb: str, request: Callable[[], object]) -> AbstractContextManager[None]:
+        """A request whose caller died comes to its effect inside, a little later, or when left."""
+
+
+class _DeadError(Exception):
+    """The caller of a request is gone."""
+
 
 class _Fake:
+    orphan_timeout = ORPHAN_SECONDS
+
     def __init__(self) -> None:
         self.fake = FakeCinder()
         self.cinder: Cinder = self.fake
@@ -48,14 +63,26 @@ class _Fake:
     def new_volume(self, *, name: str | None = None) -> str:
         return self.fake.add_volume(name=name)
 
+    @contextmanager
+    def orphan(self, verb: str, request: Callable[[], object]) -> Iterator[None]:
+        self.fake.orphan_next(verb, _DeadError())
+        with suppress(_DeadError):
+            request()
+        yield
+
 
 class _Http:
+    orphan_timeout = 30.0
+
     def __init__(self, server: CinderServer, client: CinderClient) -> None:
         self.server = server
         self.cinder: Cinder = client
 
     def new_volume(self, *, name: str | None = None) -> str:
         return self.server.rules.add_volume(name=name).id
+
+    def orphan(self, verb: str, request: Callable[[], object]) -> AbstractContextManager[None]:
+        return _soon(request, seconds=0.1)
 
 
 class _Lab:
@@ -83,7 +110,11 @@ class _Lab:
             delete_timeout=options.delete_timeout,
             orphan_timeout=options.orphan_timeout,
         )
+        self.orphan_timeout: float = options.orphan_timeout
         self._volumes: list[str] = []
+
+    def orphan(self, verb: str, request: Callable[[], object]) -> AbstractContextManager[None]:
+        return _soon(request, seconds=2)
 
     def new_volume(self, *, name: str | None = None) -> str:
         body = {"volume": {"size": 1, "name": name or f"{PREFIX}{uuid.uuid4()}"}}
@@ -110,6 +141,16 @@ class _Lab:
             self._adapter.exchange("DELETE", f"/volumes/{volume_id}")
             self._wait_until(volume_id, None)
         self._session.session.close()
+
+
+@contextmanager
+def _soon(request: Callable[[], object], *, seconds: float) -> Iterator[None]:
+    timer = threading.Timer(seconds, request)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +185,8 @@ def _fake_world(_: pytest.FixtureRequest) -> Iterator[CinderWorld]:
 
 
 def _http_world(_: pytest.FixtureRequest) -> Iterator[CinderWorld]:
-    with CinderServer() as server, client_of(server) as client:
+    patience = _Http.orphan_timeout
+    with CinderServer() as server, client_of(server, orphan_timeout=patience) as client:
         yield _Http(server, client)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -44,8 +45,15 @@ class HostBench(Protocol):
     def hold(self, device: str) -> AbstractContextManager[None]:
         """A process has the device open."""
 
+    def orphan_login(self, volume_id: str, connection: Connection) -> AbstractContextManager[None]:
+        """A login whose caller died comes about inside, a little later, or when left."""
+
     def leftovers(self) -> list[str]:
         """Sessions, devices and records of this storage that are on the host."""
+
+
+class _DeadError(Exception):
+    """Who began to log in is gone."""
 
 
 class FakeBench:
@@ -83,6 +91,14 @@ class FakeBench:
     def hold(self, device: str) -> AbstractContextManager[None]:
         """A process has the device open."""
         return self.fake.held(device)
+
+    @contextmanager
+    def orphan_login(self, volume_id: str, connection: Connection) -> Iterator[None]:
+        """It comes when it is waited for."""
+        self.fake.orphan_next_login(_DeadError())
+        with suppress(_DeadError):
+            self.host.connect(volume_id, connection)
+        yield
 
     def leftovers(self) -> list[str]:
         """Sessions and devices."""
@@ -135,6 +151,19 @@ class LabBench:
             assert holder.stdout.readline() == "open\n"
             yield
             holder.communicate("\n", timeout=120)
+
+    @contextmanager
+    def orphan_login(self, volume_id: str, connection: Connection) -> Iterator[None]:
+        """The node record is there at once, the login begins two seconds later."""
+        node = ["iscsiadm", "-m", "node", "-T", connection.targets[0].iqn, "-p", PORTAL]
+        subprocess.run([*node, "--op", "new"], check=True, timeout=120, capture_output=True)
+        options = {"check": True, "timeout": 120, "capture_output": True}
+        login = threading.Timer(2, subprocess.run, ([*node, "--login"],), options)
+        login.start()
+        try:
+            yield
+        finally:
+            login.join()
 
     def leftovers(self) -> list[str]:
         """What iscsiadm and the kernel know of our targets."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 import uuid
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -242,6 +244,84 @@ def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance
     assert status(cinder_world, volume_id) == "available"
 
 
+# --- what nobody waits for any more ---------------------------------------------------------
+
+
+def check_settling(
+    world: CinderWorld,
+    verb: str,
+    request: Callable[[], object],
+    *,
+    settle: Callable[[float], None],
+    shows: Callable[[], bool],
+) -> None:
+    """An orphan's effect is waited for until it shows, or until it can't come any more."""
+
+    def settle_at_once(age: float) -> None:
+        began = time.monotonic()
+        settle(age)
+        assert time.monotonic() - began < world.orphan_timeout / 2
+
+    for age in (world.orphan_timeout, world.orphan_timeout - 0.2):
+        settle_at_once(age)
+        assert not shows()
+    with world.orphan(verb, request):
+        settle(0)
+        assert shows()
+    settle_at_once(0)
+    assert shows()
+
+
+def test_an_orphaned_create_settles(cinder_world: CinderWorld, instance_id: str) -> None:
+    """An earlier attachment of the same guest isn't its effect."""
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    prior = (create(cinder_world, volume_id, instance_id).attachment_id,)
+    check_settling(
+        cinder_world,
+        "create",
+        lambda: create(cinder_world, volume_id, instance_id, prior),
+        settle=lambda age: cinder.settle_create(
+            volume_id, instance_id=instance_id, prior_attachment_ids=prior, age=age
+        ),
+        shows=lambda: len(cinder.list_attachments(volume_id)) > 1,
+    )
+
+
+def test_an_orphaned_update_settles(cinder_world: CinderWorld, instance_id: str) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    attachment_id = create(cinder_world, volume_id, instance_id).attachment_id
+
+    def exported() -> bool:
+        attachment = cinder.get_attachment(attachment_id)
+        assert attachment is not None
+        return attachment.status == "attaching"
+
+    check_settling(
+        cinder_world,
+        "update",
+        lambda: cinder.update_attachment(attachment_id, CONNECTOR),
+        settle=lambda age: cinder.settle_update(attachment_id, age=age),
+        shows=exported,
+    )
+    cinder.delete_attachment(attachment_id)
+    cinder.settle_update(attachment_id, age=0)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_an_orphaned_begin_settles(cinder_world: CinderWorld, instance_id: str) -> None:
+    cinder = cinder_world.cinder
+    volume_id, _ = attached_volume(cinder_world, instance_id)
+    check_settling(
+        cinder_world,
+        "begin_detaching",
+        lambda: cinder.begin_detaching(volume_id),
+        settle=lambda age: cinder.settle_begin(volume_id, age=age),
+        shows=lambda: status(cinder_world, volume_id) == "detaching",
+    )
+
+
 # --- what can't be done ---------------------------------------------------------------------
 
 
@@ -264,6 +344,9 @@ def test_what_isnt_there_is_refused(
         with pytest.raises(Refused) as caught:
             verb(nothing)
         assert caught.value.code == Code.VOLUME_NOT_FOUND
+    with pytest.raises(Refused) as caught:
+        cinder.settle_begin(nothing, age=0)
+    assert caught.value.code == Code.VOLUME_NOT_FOUND
     with pytest.raises(Refused) as caught:
         create(cinder_world, nothing, instance_id)
     assert caught.value.code == Code.VOLUME_NOT_FOUND

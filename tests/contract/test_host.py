@@ -20,7 +20,7 @@ from typing import Protocol
 import pytest
 
 from attachd.errors import AttachdError, Code
-from attachd.model import Chap, Connection, Target
+from attachd.model import Chap, Connection, HostSession, Target
 from attachd.operations.ports import Host
 from tests.contract import lio
 from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
@@ -28,6 +28,8 @@ from tests.contract.lio import PORTAL, PREFIX, Lio
 
 CHAP = Chap(username="attachd", password="a-secret-of-the-test")
 OTHER_WWN = "36001405ffffffffffffffffffffffff"
+# Seconds: more than a look takes in a slow lab, less than iscsid may try to log in.
+AT_ONCE = 30
 START = """
 import sys
 from pathlib import Path
@@ -248,6 +250,97 @@ def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str) -> Non
         assert caught.value.code is Code.STILL_IN_USE
         assert not caught.value.touched
         assert identified_wwn(bench, path, connection) == wwn
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+
+
+# --- wwns and sessions, as an audit asks for them -----------------------------------------------
+
+
+def test_wwns_are_the_devices_own(bench: HostBench, volume_id: str) -> None:
+    connection = bench.export()
+    beside = bench.export_beside(connection)
+    assert bench.host.wwns(connection) == ()
+    path = bench.host.connect(volume_id, connection)
+    other = str(uuid.uuid4())
+    other_path = bench.host.connect(other, beside)
+    wwn = identified_wwn(bench, path, connection)
+    assert bench.host.wwns(connection.without_secrets()) == (wwn,)
+    other_wwn = identified_wwn(bench, other_path, beside)
+    assert bench.host.wwns(beside) == (other_wwn,)
+    assert other_wwn != wwn
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    assert bench.host.wwns(connection) == ()
+    bench.host.disconnect(other, beside, expected_wwn=other_wwn)
+
+
+def test_a_wwn_is_asked_for_anew(bench: HostBench, volume_id: str) -> None:
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    bench.replace_lun(connection)
+    (fresh,) = bench.host.wwns(connection)
+    assert fresh
+    assert fresh != wwn
+    bench.host.disconnect(volume_id, connection, expected_wwn=None)
+
+
+def test_a_session_tells_where_it_leads_to(bench: HostBench, volume_id: str) -> None:
+    first = bench.export()
+    second = bench.export_beside(first)
+    assert sessions_to(bench, first) == []
+    bench.host.connect(volume_id, first)
+    (session,) = sessions_to(bench, first)
+    assert session.leads_to(first.targets[0])
+    other = str(uuid.uuid4())
+    bench.host.connect(other, second)
+    (session,) = sessions_to(bench, first)
+    assert session.luns == {first.targets[0].lun, second.targets[0].lun}
+    bench.host.disconnect(volume_id, first, expected_wwn=None)
+    (session,) = sessions_to(bench, first)
+    assert session.leads_to(second.targets[0])
+    assert not session.leads_to(first.targets[0])
+    bench.host.disconnect(other, second, expected_wwn=None)
+    assert sessions_to(bench, first) == []
+
+
+def sessions_to(bench: HostBench, connection: Connection) -> list[HostSession]:
+    """The sessions with a connection's target: a real host may have others, too."""
+    iqns = {target.iqn for target in connection.targets}
+    return [session for session in bench.host.sessions() if session.iqn in iqns]
+
+
+# --- a login whose caller is dead ---------------------------------------------------------------
+
+
+def settle_at_once(bench: HostBench, volume_id: str, connection: Connection, *, age: float) -> None:
+    began = time.monotonic()
+    bench.host.settle(volume_id, connection.without_secrets(), age=age)
+    assert time.monotonic() - began < AT_ONCE
+
+
+def test_where_no_login_is_under_way_nothing_is_waited_for(
+    bench: HostBench, volume_id: str
+) -> None:
+    connection = bench.export()
+    settle_at_once(bench, volume_id, connection, age=0)
+    assert not bench.host.present(connection)
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    settle_at_once(bench, volume_id, connection, age=0)
+    assert identified_wwn(bench, path, connection) == wwn
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    settle_at_once(bench, volume_id, connection, age=0)
+    assert bench.leftovers() == []
+
+
+def test_an_orphaned_login_is_waited_for(bench: HostBench, volume_id: str) -> None:
+    connection = bench.export()
+    with bench.orphan_login(volume_id, connection):
+        settle_at_once(bench, volume_id, connection, age=3600)  # it would have come long since
+        bench.host.settle(volume_id, connection.without_secrets(), age=0)
+        assert bench.host.present(connection)
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
     bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
 
 

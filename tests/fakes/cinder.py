@@ -72,7 +72,7 @@ class _Scene:
     calls: list[Call] = field(default_factory=list)
     down: bool = False
     failures: dict[str, deque[AttachdError]] = field(default_factory=lambda: defaultdict(deque))
-    lost_answers: dict[str, int] = field(default_factory=lambda: defaultdict(int))
+    lost_answers: dict[str, deque[AttachdError]] = field(default_factory=lambda: defaultdict(deque))
     interludes: dict[str, deque[Callable[[], object]]] = field(
         default_factory=lambda: defaultdict(deque)
     )
@@ -133,10 +133,17 @@ class FakeCinder:
                 [error or _unavailable(touched=False)] * times
             )
 
-    def lose_answer_next(self, verb: str, *, times: int = 1) -> None:
-        """The next ``times`` calls of ``verb`` do their work, then raise Unreachable, touched."""
+    def lose_answer_next(
+        self, verb: str, error: AttachdError | None = None, *, times: int = 1
+    ) -> None:
+        """The next ``times`` calls of ``verb`` do their work, then raise ``error``.
+
+        Without an error: Unreachable cinder-unavailable, touched.
+        """
         with self._scene.lock:
-            self._scene.lost_answers[_known(verb)] += times
+            self._scene.lost_answers[_known(verb)].extend(
+                [error or _unavailable(touched=True)] * times
+            )
 
     def orphan_next(self, verb: str, error: BaseException) -> None:
         """The next ``verb`` raises ``error``, and has its effect only later.
@@ -233,24 +240,27 @@ class FakeCinder:
         self._settle("settle_update", attachment_id, age)
 
     def settle_begin(self, volume_id: str, *, age: float) -> None:
-        """What was put off shows."""
+        """What was put off shows; Refused where there is no volume to look at."""
         self._settle("settle_begin", volume_id, age)
 
     def _settle(self, verb: str, subject: str, age: float) -> None:
         with self._call(verb, subject):
-            if age < ORPHAN_SECONDS:
-                self.land()
+            if age >= ORPHAN_SECONDS:
+                return
+            self.land()
+            if verb == "settle_begin":
+                self.rules.volume(subject)
 
     def complete_attachment(self, attachment_id: str) -> None:
         """os-complete."""
         with self._call("complete", attachment_id):
-            self.rules.complete(attachment_id)
+            self._now_or_late("complete", self.rules.complete, attachment_id)
 
     def delete_attachment(self, attachment_id: str) -> None:
         """DELETE; gone already: nothing happens."""
         with self._call("delete", attachment_id):
             if attachment_id in self.rules.attachments:
-                self.rules.delete(attachment_id, by_service=True)
+                self._now_or_late("delete", self._delete, attachment_id)
 
     def begin_detaching(self, volume_id: str) -> None:
         """os-begin_detaching."""
@@ -260,13 +270,23 @@ class FakeCinder:
     def roll_detaching(self, volume_id: str) -> None:
         """os-roll_detaching."""
         with self._call("roll_detaching", volume_id):
-            self.rules.roll_detaching(volume_id)
+            self._now_or_late("roll_detaching", self.rules.roll_detaching, volume_id)
 
     # --- inside -----------------------------------------------------------------------------
 
+    def _delete(self, attachment_id: str) -> None:
+        """As the real client: os-detach where Cinder fails for want of the export."""
+        try:
+            self.rules.delete(attachment_id, by_service=True)
+        except CinderFaultError:
+            volume_id = self.rules.attachment(attachment_id).volume_id
+            if len(self.rules.attachments_of(volume_id)) > 1:
+                raise
+            self.rules.detach(volume_id, attachment_id)
+
     @contextmanager
     def _call(self, verb: str, subject: str) -> Iterator[None]:
-        loses_answer = self._arrive(
+        lost = self._arrive(
             Call(verb=verb, subject=subject, global_request_id=self._global_request_id)
         )
         try:
@@ -274,8 +294,8 @@ class FakeCinder:
                 yield
         except CinderFaultError as exc:
             raise _refusal(exc) from exc
-        if loses_answer:
-            raise _unavailable(touched=True)
+        if lost:
+            raise lost
 
     def _now_or_late(self, verb: str, effect: Callable[..., T], *arguments: object) -> T:
         with self._scene.lock:
@@ -286,8 +306,8 @@ class FakeCinder:
             raise error
         return effect(*arguments)
 
-    def _arrive(self, call: Call) -> bool:
-        """Raise the failure that is due; return whether the answer shall be lost."""
+    def _arrive(self, call: Call) -> AttachdError | None:
+        """Raise the failure that is due; return what shall come in the answer's place."""
         scene = self._scene
         with scene.lock:
             scene.calls.append(call)
@@ -295,13 +315,12 @@ class FakeCinder:
             failure = _next(scene.failures[call.verb])
             if scene.down:
                 failure = _unavailable(touched=False)
-            loses_answer = failure is None and scene.lost_answers[call.verb] > 0
-            scene.lost_answers[call.verb] -= loses_answer
+            lost = None if failure else _next(scene.lost_answers[call.verb])
         if interlude:
             interlude()
         if failure:
             raise failure
-        return loses_answer
+        return lost
 
     def _volume(self, row: VolumeRow) -> Volume:
         return Volume(

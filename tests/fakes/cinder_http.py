@@ -90,6 +90,7 @@ class CinderServer:
         self.region = "RegionOne"
         self.in_catalogue = True
         self.password = "right"
+        self.roles = ("admin", "service")
         self.requests: list[Request] = []
         self._tokens: set[str] = set()
         self._faults: dict[str, deque[Fault]] = defaultdict(deque)
@@ -287,7 +288,7 @@ class CinderServer:
             "methods": ["password"],
             "user": {"id": "u1", "name": user["name"], "domain": user["domain"]},
             "project": {"id": PROJECT, "name": "service", "domain": {"id": "default"}},
-            "roles": [{"id": "r1", "name": "admin"}, {"id": "r2", "name": "service"}],
+            "roles": [{"id": name, "name": name} for name in self.roles],
             "catalog": [cinder] if self.in_catalogue else [],
             "issued_at": "2026-01-01T00:00:00.000000Z",
             "expires_at": "2126-01-01T00:00:00.000000Z",
@@ -321,6 +322,8 @@ class CinderServer:
         """POST /volumes/{id}/action"""
         if "os-begin_detaching" in document:
             self.rules.begin_detaching(found["id"])
+        elif "os-detach" in document:
+            self.rules.detach(found["id"], document["os-detach"]["attachment_id"])
         else:
             self.rules.roll_detaching(found["id"])
         return _Answer(status=HTTPStatus.ACCEPTED)
@@ -437,6 +440,14 @@ ROUTES = (
         method="POST",
         path=rf"{CINDER}/volumes/{ID}/action",
         action="os-roll_detaching",
+        work=_S.volume_action,
+        since="3.0",
+    ),
+    Route(
+        verb="detach",
+        method="POST",
+        path=rf"{CINDER}/volumes/{ID}/action",
+        action="os-detach",
         work=_S.volume_action,
         since="3.0",
     ),

@@ -243,13 +243,35 @@ class CinderRules:
                     HTTPStatus.INTERNAL_SERVER_ERROR,
                     "public endpoint for compute service not found",
                 )
-            del self.attachments[attachment_id]
             if row.status != "reserved":  # a reserved one goes without cinder-volume
-                self.exports.discard(attachment_id)
-            volume = self.volume(row.volume_id)
-            left = sorted(other.status for other in self.attachments_of(volume.id))
-            volume.attach_status = left[0] if left else "detached"
-            volume.status = STATUS_BY_ATTACH_STATUS.get(volume.attach_status, volume.attach_status)
+                self._take_export_away(attachment_id)
+            self._finish_detach(row)
+
+    def forget_a_delete(self, attachment_id: str) -> None:
+        """cinder-volume does a DELETE, of which cinder-api has given up the answer."""
+        with self.lock:
+            self._take_export_away(attachment_id)
+
+    def _take_export_away(self, attachment_id: str) -> None:
+        """As LIO's driver: it fails where there is nothing to take away."""
+        if attachment_id not in self.exports:
+            raise CinderFaultError(HTTPStatus.INTERNAL_SERVER_ERROR, "Could not find target")
+        self.exports.discard(attachment_id)
+
+    def detach(self, volume_id: str, attachment_id: str) -> None:
+        """os-detach by a service: the volume's export goes as a whole, if it is there."""
+        with self.lock:
+            row = self.attachment(attachment_id)
+            for other in self.attachments_of(volume_id):
+                self.exports.discard(other.id)
+            self._finish_detach(row)
+
+    def _finish_detach(self, row: AttachmentRow) -> None:
+        del self.attachments[row.id]
+        volume = self.volume(row.volume_id)
+        left = sorted(other.status for other in self.attachments_of(volume.id))
+        volume.attach_status = left[0] if left else "detached"
+        volume.status = STATUS_BY_ATTACH_STATUS.get(volume.attach_status, volume.attach_status)
 
 
 def _bad_request(message: str) -> CinderFaultError:

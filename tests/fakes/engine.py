@@ -73,6 +73,12 @@ class FakeEngine:
             self.requests.append(request)
             return self._begin(request)
 
+    def submit_own(self, kind: OperationKind, *, guest_id: str, volume_id: str) -> OperationView:
+        request_id = str(uuid.uuid4())
+        return self.submit(
+            Request(kind=kind, guest=guest_id, volume=volume_id, request_id=request_id)
+        )
+
     def resume(self, operation_id: str) -> OperationView:
         with self._changed:
             self._raise()
@@ -128,6 +134,52 @@ class FakeEngine:
             finally:
                 self.waiting -= 1
             return tuple(known.events[after:])
+
+    def reconnect(self, guest: str) -> tuple[OperationView, ...]:
+        """What is fenced is taken away instead."""
+        return self._for_each_of(guest, OperationKind.RECONNECT)
+
+    def disconnect(self, guest: str) -> tuple[OperationView, ...]:
+        return self._for_each_of(guest, OperationKind.DISCONNECT)
+
+    def _for_each_of(self, guest: str, kind: OperationKind) -> tuple[OperationView, ...]:
+        with self._changed:
+            self._raise()
+            mine = [
+                r for r in self._records if r.state.live and guest in (r.guest_name, r.guest_id)
+            ]
+        return tuple(
+            self.submit_own(
+                OperationKind.DISCONNECT
+                if record.state is AttachmentState.NEEDS_ATTENTION
+                else kind,
+                guest_id=record.guest_id,
+                volume_id=record.volume_id,
+            )
+            for record in mine
+        )
+
+    def fence(self, guest: str) -> None:
+        """For tests: what is attached to a guest needs attention."""
+        with self._changed:
+            self._records = [
+                replace(r, state=AttachmentState.NEEDS_ATTENTION) if r.guest_name == guest else r
+                for r in self._records
+            ]
+
+    def repair(self) -> tuple[OperationView, ...]:
+        """Every finding that can be repaired is gone with the operation that this begins."""
+        self._raise()
+        mended = [finding for finding in self.findings if finding.repair]
+        self.findings = tuple(finding for finding in self.findings if not finding.repair)
+        return tuple(
+            self.submit_own(
+                OperationKind(str(finding.repair)),
+                guest_id=finding.guest_id or "",
+                volume_id=finding.volume_id or "",
+            )
+            for finding in mended
+        )
 
     def audit(self) -> tuple[Finding, ...]:
         self._raise()
@@ -275,6 +327,8 @@ class FakeEngine:
         request = operation.view.request
         guest_id = self.guests.get(request.guest, request.guest)
         volume_id = self.volumes.get(request.volume, request.volume)
+        if request.kind is OperationKind.RECONNECT:
+            return self._live(guest_id, volume_id)
         if request.kind is OperationKind.DETACH:
             record = self._live(guest_id, volume_id)
             assert record is not None

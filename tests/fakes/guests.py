@@ -13,6 +13,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -84,6 +85,8 @@ class FakeGuests:
         self._reachable = True
         self._domains: dict[str, _Domain] = {}
         self._failures: dict[str, deque[_Failure]] = {method: deque() for method in METHODS}
+        self._orphans: dict[str, deque[AttachdError]] = {"plug": deque(), "unplug": deque()}
+        self._late: list[tuple[str, Callable[[], object]]] = []  # by guest
         self._removed: list[Callable[[str, str], None]] = []
         self._came_back: list[Callable[[], None]] = []
 
@@ -210,6 +213,24 @@ class FakeGuests:
         with self._changed:
             self._failures[method].append(_Failure(error=error, after=after))
 
+    def orphan_next(self, method: str, error: AttachdError) -> None:
+        """The next plug or unplug raises ``error``; libvirt does what it was asked for later.
+
+        The next change of that guest queues behind it; or else it comes with :meth:`land`. Of an
+        unplug that is the request to the guest: the persistent XML is another call's work.
+        """
+        with self._changed:
+            self._orphans[method].append(error)
+
+    def land(self, guest_id: str | None = None) -> None:
+        """What was put off happens now: of one guest, or of all."""
+        with self._changed:
+            due = [late for late in self._late if guest_id in (None, late[0])]
+            self._late = [late for late in self._late if late not in due]
+        for _, effect in due:
+            with suppress(AttachdError):
+                effect()
+
     # --- the Protocol ---------------------------------------------------------------------
 
     def check(self) -> None:
@@ -242,6 +263,13 @@ class FakeGuests:
     def plug(self, guest_id: str, disk: DiskSpec) -> None:
         """See Guests."""
         after = self._arrive("plug", disk.volume_id)
+        self.land(guest_id)
+        self._perhaps_later("plug", guest_id, partial(self._plug, guest_id, disk))
+        self._plug(guest_id, disk)
+        if after:
+            raise after
+
+    def _plug(self, guest_id: str, disk: DiskSpec) -> None:
         with self._changed:
             domain = self._domains.get(guest_id)
             if domain is None:
@@ -252,24 +280,27 @@ class FakeGuests:
             self._check_room(domain, disk, missing)
             for document in missing:
                 document[disk.target] = _as_guest_disk(disk)
-        if after:
-            raise after
 
     def unplug(self, guest_id: str, volume_id: str) -> None:
         """See Guests."""
         after = self._arrive("unplug", volume_id)
-        with self._changed:
-            domain = self._domains.get(guest_id)
-            if domain is not None:
-                aliases = self._ask(domain, volume_id)
+        self.land(guest_id)
+        self._perhaps_later("unplug", guest_id, partial(self._request, guest_id, volume_id))
+        domain = self._request(guest_id, volume_id)
         if domain is not None:
-            self._tell_removed(guest_id, aliases)
             self._await_live_removal(domain, volume_id)
             with self._changed:
                 for target in _targets(domain.config, volume_id):
                     del domain.config[target]
         if after:
             raise after
+
+    def _request(self, guest_id: str, volume_id: str) -> _Domain | None:
+        with self._changed:
+            domain = self._domains.get(guest_id)
+            aliases = self._ask(domain, volume_id) if domain else []
+        self._tell_removed(guest_id, aliases)
+        return domain
 
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
         """See Guests."""
@@ -293,6 +324,14 @@ class FakeGuests:
         if failure.after:
             return failure.error
         raise failure.error
+
+    def _perhaps_later(self, method: str, guest_id: str, effect: Callable[[], object]) -> None:
+        """Put the effect off and raise, where the next one of this method was orphaned."""
+        with self._changed:
+            if not self._orphans[method]:
+                return
+            self._late.append((guest_id, effect))
+            raise self._orphans[method].popleft()
 
     def _check_room(
         self, domain: _Domain, disk: DiskSpec, missing: list[dict[str, GuestDisk]]

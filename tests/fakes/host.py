@@ -21,12 +21,15 @@ from attachd.model import Chap, Connection, Connector, HostDevice, HostSession, 
 
 TIB = 1024**4
 GUARD_SECONDS = 60
+LOGIN_SECONDS = 50.0
 METHODS = frozenset(
     {
         *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
         *("settle", "wwns", "sessions", "present"),
     }
 )
+
+BY_THE_HELPER = METHODS - {"guard", "names_of", "sessions", "present"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +59,15 @@ class _Device:
     held_by: set[str] = field(default_factory=set)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Late:
+    """What a call that was given up does later; ``waited_for``: its process knows of it."""
+
+    volume_id: str
+    effect: Callable[[], object]
+    waited_for: bool
+
+
 @dataclass(kw_only=True)
 class _Trouble:
     failures: dict[str, deque[AttachdError]] = field(default_factory=lambda: defaultdict(deque))
@@ -69,7 +81,8 @@ class FakeHost:
     """Fulfils ``attachd.operations.ports.Host``; thread-safe.
 
     ``calls`` has every call in order; ``usable`` is False where iscsid is masked; the portals in
-    ``dead_portals`` answer nobody; ``guarded`` has the services whose guard is held now.
+    ``dead_portals`` answer nobody; ``guarded`` has the services whose guard is held now. A call
+    that was given up by a process that lives on is waited for by the volume's next one (law 7).
     """
 
     def __init__(self, *, exports_all: bool = True, host: str = "fake-host") -> None:
@@ -83,8 +96,9 @@ class FakeHost:
         self._sessions: set[tuple[str, str]] = set()
         self._devices: dict[str, _Device] = {}
         self._trouble = _Trouble()
-        self._orphans: deque[BaseException] = deque()
-        self._late: list[Callable[[], object]] = []
+        self._helper_alive = True
+        self._orphans: dict[str, deque[BaseException]] = defaultdict(deque)
+        self._late: list[_Late] = []
         self._lock = threading.RLock()
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
@@ -157,20 +171,34 @@ class FakeHost:
             trouble = self._trouble.lost if after_effect else self._trouble.failures
             trouble[_known(method)].extend([failure] * times)
 
+    def stop(self) -> None:
+        """The privileged helper is gone: what needs it does nothing, sysfs is read still."""
+        self._helper_alive = False
+
+    def start(self) -> None:
+        """There is a helper again."""
+        self._helper_alive = True
+
     def orphan_next_login(self, error: BaseException) -> None:
         """The next connect raises ``error``; its session and device come only later.
 
-        When it is waited for (``settle``), or else when :meth:`land` is called.
+        When it is waited for (``settle``; where ``error`` ends no process, by the volume's next
+        call, too), or else when :meth:`land` is called.
         """
         with self._lock:
-            self._orphans.append(error)
+            self._orphans["connect"].append(error)
+
+    def orphan_next_removal(self, error: BaseException) -> None:
+        """The same for a disconnect: what it takes away goes only later."""
+        with self._lock:
+            self._orphans["disconnect"].append(error)
 
     def land(self) -> None:
         """What was put off happens now."""
         with self._lock:
             late, self._late = self._late, []
-            for login in late:
-                login()
+            for each in late:
+                each.effect()
 
     def before_next(self, method: str, interlude: Callable[[], object]) -> None:
         """Call ``interlude()`` when the next ``method`` arrives, outside of any lock."""
@@ -191,7 +219,9 @@ class FakeHost:
             return dict(self.properties)
 
     @contextmanager
-    def guard(self, *, shared_targets: bool | None, service_uuid: str | None) -> Iterator[None]:
+    def guard(
+        self, *, shared_targets: bool | None, service_uuid: str | None, wait: bool = True
+    ) -> Iterator[None]:
         """Exclusive for a service, unless its volumes certainly share no target."""
         service = service_uuid or "unknown"
         with self._call("guard", service):
@@ -199,7 +229,7 @@ class FakeHost:
         if shared_targets is False:
             yield
             return
-        if not self._guards[service].acquire(timeout=GUARD_SECONDS):
+        if not self._guards[service].acquire(timeout=GUARD_SECONDS if wait else 0):
             raise AttachdError(Code.DEADLINE_EXCEEDED, "The backend is busy.", touched=False)
         self.guarded.add(service)
         try:
@@ -211,6 +241,7 @@ class FakeHost:
     def connect(self, volume_id: str, connection: Connection) -> str:
         """A device for the first target that answers; one that is there stays as it is."""
         with self._call("connect", volume_id):
+            self._await_left_behind(volume_id)
             if connection.protocol != "iscsi":
                 raise Refused(Code.PROTOCOL_UNSUPPORTED, "Only iSCSI.")
             there = self._devices_of(connection)
@@ -219,9 +250,9 @@ class FakeHost:
             alive = [t for t in connection.targets if t.portal not in self.dead_portals]
             if not alive:
                 raise _connect_failed("No portal answers.", touched=False)
-            if self._orphans:
-                self._late.append(partial(self._log_in, alive[0], connection.chap))
-                raise self._orphans.popleft()
+            self._perhaps_later(
+                "connect", volume_id, partial(self._log_in, alive[0], connection.chap)
+            )
             return f"/dev/{self._log_in(alive[0], connection.chap).name}"
 
     def identify(
@@ -252,24 +283,26 @@ class FakeHost:
             return frozenset({device.path, kernel, by_scsi})
 
     def disconnect(
-        self, volume_id: str, connection: Connection, *, expected_wwn: str | None
+        self,
+        volume_id: str,
+        connection: Connection,
+        *,
+        expected_wwn: str | None,
+        given_up: bool = False,
     ) -> None:
         """Its devices, then the sessions that no other LUN uses."""
         with self._call("disconnect", volume_id):
-            devices = self._devices_of(connection)
-            for device in devices:
-                self._check_removable(device, expected_wwn)
-            for device in devices:
-                del self._devices[device.name]
-            used = {(d.target.portal, d.target.iqn) for d in self._devices.values()}
-            for target in connection.targets:
-                if (target.portal, target.iqn) not in used:
-                    self._sessions.discard((target.portal, target.iqn))
+            self._await_left_behind(volume_id)
+            for device in self._devices_of(connection):
+                self._check_removable(device, expected_wwn, given_up=given_up)
+            self._perhaps_later("disconnect", volume_id, partial(self._take_away, connection))
+            self._take_away(connection)
 
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
-        """A login that iscsid goes on with alone shows."""
+        """A login that iscsid goes on with alone shows, unless it has given it up by then."""
         with self._call("settle", volume_id):
-            self.land()
+            if age < LOGIN_SECONDS:
+                self.land()
 
     def wwns(self, connection: Connection) -> tuple[str, ...]:
         """What the storage answers now behind each device's LUN."""
@@ -323,12 +356,37 @@ class FakeHost:
         self._devices[device.name] = device
         return device
 
-    def _check_removable(self, device: _Device, expected_wwn: str | None) -> None:
+    def _take_away(self, connection: Connection) -> None:
+        for device in self._devices_of(connection):
+            del self._devices[device.name]
+        used = {(d.target.portal, d.target.iqn) for d in self._devices.values()}
+        for target in connection.targets:
+            if (target.portal, target.iqn) not in used:
+                self._sessions.discard((target.portal, target.iqn))
+
+    def _perhaps_later(self, method: str, volume_id: str, effect: Callable[[], object]) -> None:
+        """Put the effect off and raise, where the next one of this method was orphaned."""
+        if not self._orphans[method]:
+            return
+        error = self._orphans[method].popleft()
+        waited_for = isinstance(error, AttachdError)
+        self._late.append(_Late(volume_id=volume_id, effect=effect, waited_for=waited_for))
+        raise error
+
+    def _await_left_behind(self, volume_id: str) -> None:
+        mine = [late for late in self._late if late.waited_for and late.volume_id == volume_id]
+        for late in mine:
+            self._late.remove(late)
+            late.effect()
+
+    def _check_removable(
+        self, device: _Device, expected_wwn: str | None, *, given_up: bool
+    ) -> None:
         fresh = self._luns.get(device.target)
         if expected_wwn is not None:
-            if fresh is None:
+            if fresh is None and not (given_up and device.found.wwn == expected_wwn):
                 raise _unavailable(touched=False)
-            if fresh.wwn != expected_wwn:
+            if fresh is not None and fresh.wwn != expected_wwn:
                 raise _wrong_device(f"/dev/{device.name} has WWN {fresh.wwn}")
         if device.held_by:
             raise AttachdError(
@@ -360,6 +418,8 @@ class FakeHost:
         if interlude is not None:
             interlude()
         with self._lock:
+            if not self._helper_alive and method in BY_THE_HELPER:
+                raise _unavailable(touched=False)
             if self._trouble.failures[method]:
                 raise self._trouble.failures[method].popleft()
             yield

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from attachd.audit.auditor import Auditor
+from attachd.audit.repairer import Repairer
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.engine.views import OperationView
@@ -18,6 +21,8 @@ from tests.fakes.guests import FakeGuests
 from tests.fakes.host import FakeHost
 
 PATIENCE = 30.0
+RESUME_SECONDS = 0.3
+"""What waits goes on by itself no sooner: time for a test to see that it waits."""
 
 
 class KilledError(BaseException):
@@ -26,7 +31,10 @@ class KilledError(BaseException):
 
 @dataclass
 class Bench:
-    """An engine and its worlds; ``restart`` is a crash of the daemon and a new start of it."""
+    """An engine and its worlds; ``recover`` is a new start of the daemon behind its crash.
+
+    ``at``: what happens in the worlds at a named moment (see kill_points), once each.
+    """
 
     directory: Path
     cinder: FakeCinder = field(default_factory=FakeCinder)
@@ -35,6 +43,7 @@ class Bench:
     workers: int = 4
     boot_id: str = "first-boot"
     kill_at: str = ""
+    at: dict[str, Callable[[], object]] = field(default_factory=dict)
     killed: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
 
@@ -50,16 +59,19 @@ class Bench:
             host=self.host,
             guests=self.guests,
             workers=self.workers,
-            resume_interval=0.05,
+            resume_interval=RESUME_SECONDS,
             reached=self._at,
         )
         self.auditor = Auditor(
             journal=self.journal, cinder=self.cinder, host=self.host, guests=self.guests
         )
+        self.repairer = Repairer(audit=self.auditor.audit, engine=self.engine)
         self.engine.start()
 
     def _at(self, name: str) -> None:
-        """The daemon dies at the moment ``kill_at``, once."""
+        """The worlds change at a moment; the daemon dies at the moment ``kill_at``, once."""
+        if (change := self.at.pop(name, None)) is not None:
+            change()
         if name == self.kill_at:
             self.kill_at = ""
             self.killed.set()
@@ -70,8 +82,14 @@ class Bench:
         assert self.engine.stop(PATIENCE), "the engine left a thread"
         self.journal.close()
         self.start()
+        self.until_closed()
+
+    def until_closed(self) -> None:
+        """Every operation comes to its end by itself."""
+        deadline = time.monotonic() + PATIENCE
         for row in self.journal.operations():
             while self.journal.operation(row.operation_id).state.open:
+                assert time.monotonic() < deadline, self.engine.operation(row.operation_id)
                 self.engine.wait(row.operation_id, after=10**6, timeout=0.05)
 
     def stop(self) -> None:
@@ -119,7 +137,7 @@ class Bench:
         assert self.journal.operations(open_only=True) == ()
 
     def assert_attached(self, guest_id: str, volume_id: str) -> None:
-        """All worlds have it, and agree."""
+        """All worlds have it, and agree: the guest in each XML that it has."""
         assert self.cinder.status(volume_id) == "in-use"
         (attachment,) = self.cinder.list_attachments(volume_id)
         assert attachment.status == "attached"
@@ -130,8 +148,11 @@ class Bench:
         assert (record.host_path, record.wwn) == (device.path, device.wwn)
         guest = self.guests.get(guest_id)
         assert guest is not None
-        for disks in (guest.live_disks, guest.config_disks):
-            (disk,) = disks
+        assert guest.state.live or guest.persistent
+        documents = [guest.live_disks] if guest.state.live else []
+        documents += [guest.config_disks] if guest.persistent else []
+        assert sum(map(len, documents)) == len(guest.disks)
+        for (disk,) in documents:
             assert (disk.serial, disk.source) == (volume_id, device.path)
             assert (disk.target, disk.bus) == (record.device, Bus.VIRTIO)
         assert self.journal.operations(open_only=True) == ()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.bench import Bench
+from tests.unit.bench import PATIENCE, Bench
 
 
 @pytest.fixture
@@ -17,4 +17,20 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
     bench.start()
     yield bench
     bench.stop()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)  # one that told its end may not quite be through
     assert set(threading.enumerate()) <= before
+
+
+@pytest.fixture
+def guest(bench: Bench) -> str:
+    """A running guest, web."""
+    return bench.guests.add("web")
+
+
+@pytest.fixture
+def volume(bench: Bench, guest: str) -> str:
+    """A volume, data, that is attached to it."""
+    volume_id = bench.cinder.add_volume(name="data")
+    bench.attach("web", "data")
+    return volume_id

@@ -33,6 +33,7 @@ def serving(
     app = create_app(
         engine=engine,
         auditor=engine,
+        repairer=engine,
         authorise=authorise or GroupRule(gid=None),
         body_limit=BODY_LIMIT,
         long_polls=long_polls,

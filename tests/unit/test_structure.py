@@ -14,10 +14,11 @@ STOREYS = (
     ("__main__",),
     ("daemon",),
     ("api",),
-    ("engine", "audit"),
+    ("audit",),
+    ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
-    ("saga", "conf", "systemd", "trace"),
+    ("saga", "conf", "systemd", "trace", "periodic"),
     ("model",),
     ("errors",),
 )

@@ -1,4 +1,4 @@
-"""sd_notify, against a real datagram socket."""
+"""sd_notify, against a real datagram socket; and what the unit must and mustn't say."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 
 from attachd.systemd import Notifier
+
+UNIT = Path(__file__).resolve().parents[2] / "systemd" / "attachd.service"
 
 
 @pytest.fixture
@@ -55,3 +57,16 @@ def test_the_watchdog_wants_a_sign_twice_in_its_time(
 
 def test_without_a_service_manager_nothing_happens() -> None:
     Notifier(environment={}).ready()
+
+
+def test_the_unit_leaves_the_helper_what_it_needs() -> None:
+    """How open the service is to the host is counted in the lab; each of these would break it."""
+    lines = UNIT.read_text().splitlines()
+    said = [line.partition("=")[::2] for line in lines if "=" in line and not line.startswith("#")]
+    assert {("LimitCORE", "0"), ("UMask", "0077"), ("DeviceAllow", "block-* rw")} <= set(said)
+    names = {name for name, _ in said}
+    assert not names & {
+        *("User", "DynamicUser", "PrivateUsers", "NoNewPrivileges", "PrivateDevices"),
+        *("PrivateNetwork", "ProtectKernelTunables", "ProtectProc", "ProcSubset"),
+    }
+    assert ("ProtectSystem", "strict") not in said

@@ -35,7 +35,12 @@ def test_it_can_be_dumped() -> None:
 
 
 def test_every_route_of_the_application_is_in_it_and_none_else() -> None:
-    app = create_app(engine=FakeEngine(), auditor=FakeEngine(), authorise=lambda _peer: True)
+    app = create_app(
+        engine=FakeEngine(),
+        auditor=FakeEngine(),
+        repairer=FakeEngine(),
+        authorise=lambda _peer: True,
+    )
     served = {
         (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
         for rule in app.url_map.iter_rules()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import threading
 import time
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
 import pytest
 
 from attachd.api import schemas
-from attachd.audit.findings import Finding, FindingCode
+from attachd.audit.findings import Finding, FindingCode, Repair
 from attachd.errors import Code, Problem, Refused, World
 from attachd.model import Bus, Mode, OperationKind, OperationState
 from tests.fakes.engine import Failure, FakeEngine
@@ -166,6 +167,26 @@ def test_an_audit_lists_what_was_found(served: Path, engine: FakeEngine) -> None
     assert (found["volume_id"], found["attachment_id"]) == ("v", None)
     engine.raises = Refused(Code.JOURNAL_UNAVAILABLE, "The journal can't be read.")
     refused(ask(served, "GET", "/v1/audit"), 503, "journal-unavailable")
+
+
+@pytest.mark.parametrize("verb", ["reconnect", "disconnect"])
+def test_a_guests_devices_come_and_go(served: Path, engine: FakeEngine, verb: str) -> None:
+    ask(served, "POST", "/v1/attachments", WANTED)
+    answer = fits(ask(served, "POST", f"/v1/guests/web/{verb}"), "Operations")
+    assert answer.status == 202
+    assert [found["kind"] for found in answer.document["operations"]] == [verb]
+    assert ask(served, "POST", f"/v1/guests/nobody/{verb}").document == {"operations": []}
+
+
+def test_what_is_safe_is_repaired(served: Path, engine: FakeEngine) -> None:
+    engine.findings = (FINDING, replace(FINDING, repair=Repair.RESTORE, guest_id="g"))
+    (_, found) = fits(ask(served, "GET", "/v1/audit"), "Audit").document["findings"]
+    assert found["repair"] == "restore"
+    answer = fits(ask(served, "POST", "/v1/audit/repair"), "Operations")
+    assert answer.status == 202
+    (begun,) = answer.document["operations"]
+    assert (begun["kind"], begun["guest"], begun["volume"]) == ("restore", "g", "v")
+    assert ask(served, "POST", "/v1/audit/repair").document == {"operations": []}
 
 
 def test_an_operation_is_resumed(served: Path, engine: FakeEngine) -> None:

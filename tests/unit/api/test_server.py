@@ -107,7 +107,7 @@ def test_connections_are_bounded(
 
 
 def test_a_server_that_never_started_stops(engine: FakeEngine, path: Path) -> None:
-    app = create_app(engine=engine, auditor=engine, authorise=lambda _peer: True)
+    app = create_app(engine=engine, auditor=engine, repairer=engine, authorise=lambda _peer: True)
     sock = sockets.bind(path, gid=None)
     Server(app, sock, threads=1, body_limit=1).stop()
     assert sock.fileno() == -1
@@ -230,7 +230,8 @@ except AttachdError as exc:
     sys.exit(exc.problem.details)
 assert not os.get_inheritable(sock.fileno())
 assert not [name for name in os.environ if name.startswith("LISTEN_")]
-app = create_app(engine=FakeEngine(), auditor=FakeEngine(), authorise=remember)
+engine = FakeEngine()
+app = create_app(engine=engine, auditor=engine, repairer=engine, authorise=remember)
 server = Server(app, sock, threads=2, body_limit=65536)
 server.start()
 print("ready", flush=True)

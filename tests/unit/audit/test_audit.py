@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -12,18 +13,6 @@ from attachd.audit.findings import Finding, FindingCode
 from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentState, GuestDisk, GuestState, OperationKind, Target
 from tests.unit.bench import Bench
-
-
-@pytest.fixture
-def guest(bench: Bench) -> str:
-    return bench.guests.add("web")
-
-
-@pytest.fixture
-def volume(bench: Bench, guest: str) -> str:
-    volume_id = bench.cinder.add_volume(name="data")
-    bench.attach("web", "data")
-    return volume_id
 
 
 def codes(bench: Bench) -> list[str]:
@@ -51,7 +40,7 @@ def test_a_finding_says_what_each_world_says_and_what_to_do(
     (record,) = bench.journal.live_attachments()
     assert finding.code is FindingCode.DISK_GONE
     assert "live" in finding.brief
-    assert finding.resolution
+    assert finding.resolution.endswith(f": attachctl detach web {volume}")
     assert (finding.attachment_id, finding.volume_id) == (record.attachment_id, volume)
     assert (finding.guest_id, finding.guest_name) == (guest, "web")
     assert finding.says == {
@@ -133,6 +122,20 @@ def test_what_others_change_is_found(bench: Bench, guest: str, volume: str, chan
     act(bench, guest, volume)
     assert codes(bench) == expected
     assert {finding.volume_id for finding in bench.auditor.audit()} == {volume}
+
+
+@pytest.mark.parametrize("change", sorted(set(CHANGES) - {"another LUN behind the same number"}))
+def test_the_commands_that_a_finding_tells_can_be_pasted(bench: Bench, change: str) -> None:
+    name = "$(reboot); {volume}'s server"
+    guest = bench.guests.add(name)
+    volume = bench.cinder.add_volume(name="data")
+    bench.attach(guest, volume)
+    CHANGES[change][0](bench, guest, volume)
+    for finding in bench.auditor.audit():
+        words = shlex.split(finding.resolution.rpartition("attachctl ")[2])
+        assert words == ["detach", name, volume]
+        if "openstack" in finding.resolution:
+            assert f"volume set --state in-use {volume} &&" in finding.resolution
 
 
 def test_a_disk_of_ours_that_the_journal_does_not_know(bench: Bench, guest: str) -> None:
@@ -292,12 +295,41 @@ def test_what_cinder_gave_up_is_taken_off_by_a_detach(
     assert bench.auditor.audit() == ()
 
 
+def test_what_cinder_gave_up_is_taken_off_although_its_target_is_gone(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """As LIO does: the target goes with the attachment, and the device never answers again."""
+    CHANGES["the attachment deleted in Cinder"][0](bench, guest, volume)
+    bench.host.withdraw(_target(bench))
+    assert bench.detach(guest, volume).state == "done"
+    assert bench.host.devices == ()
+    assert bench.auditor.audit() == ()
+
+
+def test_a_device_that_does_not_answer_now_is_kept_while_cinder_has_its_attachment(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    target = _target(bench)
+    bench.host.withdraw(target)
+    assert bench.detach(guest, volume).state == "needs-attention"
+    assert len(bench.host.devices) == 1
+    bench.host.export(target)
+    for row in bench.journal.operations(open_only=True):
+        while bench.journal.operation(row.operation_id).state.open:
+            bench.engine.wait(row.operation_id, after=10**6, timeout=0.05)
+    bench.assert_nothing_left(guest, volume)
+
+
 def test_a_guest_that_keeps_what_cinder_gave_up(bench: Bench, guest: str, volume: str) -> None:
     CHANGES["the volume deleted"][0](bench, guest, volume)
     bench.guests.make_deaf(guest)
     assert bench.detach(guest, volume).state == "undone"
-    assert codes(bench) == ["attachment-gone", "volume-gone"]
+    assert codes(bench) == ["attachment-gone", "attachment-needs-attention", "volume-gone"]
     bench.guests.hear(guest)
+    while bench.journal.live_attachments():
+        bench.until_closed()
+    bench.until_closed()
+    assert bench.auditor.audit() == ()
 
 
 def test_an_operation_that_needs_attention(bench: Bench, guest: str, volume: str) -> None:
@@ -310,6 +342,33 @@ def test_an_operation_that_needs_attention(bench: Bench, guest: str, volume: str
     )
     assert "still-in-use" in finding.brief
     assert "attachctl operation resume" in finding.resolution
+
+
+def test_what_is_left_on_a_session_that_another_volume_uses(bench: Bench, guest: str) -> None:
+    """Behind one target: one LUN is attached, the other was."""
+    for name in ("data", "more"):
+        bench.cinder.add_volume(name=name)
+    bench.attach("web", "more")
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    (target,) = record.connection.targets
+    bench.detach("web", "more")
+    bench.attach("web", "data")
+    own = _target(bench)
+    shared = replace(target, iqn=own.iqn, portal=own.portal, lun=own.lun + 1)
+    left = replace(
+        record,
+        record_id="left",
+        state=AttachmentState.DETACHED,
+        connection=replace(record.connection, targets=(shared,)),
+    )
+    bench.journal.reserve(left)
+    assert bench.auditor.audit() == ()
+    bench.host.export(shared, wwn=record.wwn)
+    bench.host.connect(record.volume_id, left.connection or record.connection)
+    assert codes(bench) == ["session-left"]
+    bench.host.export(shared, wwn="3600140500000000000000000000000ff")
+    assert bench.auditor.audit() == (), "another volume has that number by now"
 
 
 def test_a_stopped_guest_that_is_transient_is_gone(bench: Bench) -> None:

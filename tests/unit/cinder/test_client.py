@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -515,6 +516,42 @@ def test_an_attachment_that_stays_after_its_delete_runs_into_the_deadline(
     assert caught.value.touched is True
 
 
+def test_a_delete_that_cinder_forgot_half_way_is_finished(
+    server: CinderServer, client: CinderClient
+) -> None:
+    """cinder-volume took the export away; each DELETE fails for want of it ever after."""
+    scene = Scene(server, "delete")
+    scene.rules.forget_a_delete(scene.attachment)
+    scene.do(client)
+    assert server.seen("delete")
+    assert scene.is_done()
+
+
+def test_the_other_users_of_a_volume_keep_its_export(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "delete")
+    scene.rules.volume(scene.volume).multiattach = True
+    scene.rules.create(scene.volume, "another-guest")
+    scene.rules.forget_a_delete(scene.attachment)
+    with pytest.raises(Unreachable) as caught:
+        scene.do(client)
+    assert caught.value.touched is True
+    assert server.seen("detach") == []
+
+
+def test_a_delete_that_nothing_can_finish_says_why_it_failed(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "delete")
+    scene.rules.forget_a_delete(scene.attachment)
+    for _ in range(9):
+        server.fail("detach", HTTPStatus.INTERNAL_SERVER_ERROR)
+    with pytest.raises(Unreachable) as caught:
+        scene.do(client)
+    assert "Could not find target" in caught.value.problem.details
+
+
 def test_a_delete_waits_until_the_attachment_is_gone(
     server: CinderServer, client: CinderClient
 ) -> None:
@@ -567,11 +604,11 @@ def test_an_orphan_that_can_have_no_effect_any_more_is_waited_for_no_longer(
     server: CinderServer, verb: str
 ) -> None:
     scene = Scene(server, verb)
-    with client_of(server, orphan_timeout=0.05) as client:
+    with client_of(server, orphan_timeout=1.0) as client:
         settle(client, scene)
         assert len(server.seen(QUESTIONS[verb])) > 1
         server.requests.clear()
-        settle(client, scene, age=0.05)
+        settle(client, scene, age=1.0)
     assert server.seen(QUESTIONS[verb]) == []
 
 
@@ -759,3 +796,40 @@ def test_many_operations_share_one_client(server: CinderServer, client: CinderCl
     with ThreadPoolExecutor(workers) as pool:
         assert set(pool.map(attach_and_detach, range(workers))) == {"available"}
     assert not server.rules.attachments
+
+
+# --- what it isn't shown ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("question", ["get_volume", "get_attachment", "list_attachments"])
+def test_what_cinder_hides_from_a_user_is_not_gone(server: CinderServer, question: str) -> None:
+    """Without the role admin a 404, or an empty list, is no proof of anything."""
+    server.roles = ("member", "service")
+    with client_of(server) as client, pytest.raises(Unreachable) as caught:
+        getattr(client, question)("3f1c6f1e-8c1f-4b4e-9a52-0d1d6a8a8c3e")
+    assert caught.value.code == Code.CINDER_UNAVAILABLE
+    assert "role admin" in caught.value.problem.brief
+    assert caught.value.touched is False
+
+
+def test_a_delete_that_cinder_hides_is_not_done(server: CinderServer) -> None:
+    scene = Scene(server, "delete")
+    server.roles = ("member", "service")
+    server.fail("delete", HTTPStatus.OK)
+    server.rewrite("get_attachment", lambda _: scene.rules.attachments.clear())
+    with client_of(server) as client, pytest.raises(Unreachable):
+        scene.do(client)
+
+
+def test_a_clock_that_is_set_back_holds_nothing_up(
+    server: CinderServer, client: CinderClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """keystoneauth would sleep until the wall clock is where it was."""
+    volume = server.rules.add_volume(name="data").id
+    assert client.get_volume(volume) is not None
+    slept: list[float] = []
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 7200)
+    monkeypatch.setattr(time, "sleep", slept.append)
+    assert client.get_volume(volume) is not None
+    assert max(slept, default=0) < 60

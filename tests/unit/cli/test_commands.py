@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import uuid
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
-from attachd.audit.findings import Finding, FindingCode
+from attachd.audit.findings import Finding, FindingCode, Repair
 from attachd.cli import client
 from attachd.cli.main import main
 from attachd.cli.parser import ATTACHMENT_COLUMNS, FINDING_COLUMNS, OPERATION_COLUMNS
@@ -428,6 +430,114 @@ def test_an_audit_exits_0_only_where_the_worlds_agree(daemon: FakeEngine, run: R
     (first, _) = run("audit", "-f", "json").document
     assert tuple(first) == FINDING_COLUMNS
     assert run("audit", "-f", "value", "-c", "code").out == "device-gone\ndevice-gone\n"
+
+
+def test_an_audit_repairs_what_is_safe_and_looks_again(daemon: FakeEngine, run: Run) -> None:
+    safe = Finding(
+        code=FindingCode.VOLUME_STATUS_DIFFERS,
+        brief="Cinder says that it is available.",
+        volume_id="data",
+        guest_id="web",
+        repair=Repair.RESTORE,
+    )
+    daemon.findings = (safe, replace(safe, code=FindingCode.DISK_SOURCE_DIFFERS, repair=None))
+
+    only_said = run("audit", "--repair", "--dry-run", "-f", "value", "-c", "code", "-c", "repair")
+    assert (only_said.status, only_said.err) == (5, "")
+    assert only_said.out == "volume-status-differs restore\ndisk-source-differs None\n"
+    assert "Safe to do: restore (attachctl audit --repair)" in run("audit", "--dry-run").out
+
+    repaired = run("audit", "--repair", "-f", "value", "-c", "code")
+    assert (repaired.status, repaired.out) == (5, "disk-source-differs\n")
+    assert repaired.err == "restore of volume data, guest web: done\n"
+    daemon.findings = (safe,)
+    daemon.failure = UNDONE
+    failed = run("audit", "--repair")
+    assert failed.err.startswith("restore of volume data, guest web: undone (connect-failed: ")
+
+
+def test_a_disconnect_is_never_waited_for(
+    daemon: FakeEngine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("attach", "web", "data")
+    daemon.hold = True
+    begun = run("disconnect", "web", "-f", "json")
+    assert (begun.status, [found["kind"] for found in begun.document]) == (0, ["disconnect"])
+    monkeypatch.setenv("ATTACHD_SOCKET", "/nowhere/attachd.sock")
+    gone = run("disconnect", "web")
+    assert (gone.status, gone.err.split(":")[0]) == (0, "daemon-unreachable")
+
+
+def test_a_reconnect_never_keeps_a_guest_from_starting(
+    daemon: FakeEngine, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("attach", "web", "data")
+    done = run("reconnect", "web", "-f", "json")
+    assert (done.status, [found["state"] for found in done.document]) == (0, ["done"])
+    daemon.failure = UNDONE
+    failed = run("reconnect", "web")
+    assert failed.status == 0
+    assert failed.err == "connect-failed: The volume's device did not appear.\n"
+    monkeypatch.setenv("ATTACHD_SOCKET", "/nowhere/attachd.sock")
+    gone = run("reconnect", "web")
+    assert (gone.status, gone.err.split(":")[0]) == (0, "daemon-unreachable")
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [(Code.WRONG_DEVICE, 5), (Code.WORLDS_DISAGREE, 5), (Code.CINDER_UNAVAILABLE, 0)],
+)
+def test_a_strict_reconnect_tells_of_another_volumes_device(
+    daemon: FakeEngine, run: Run, code: Code, status: int
+) -> None:
+    run("attach", "web", "data")
+    assert run("reconnect", "web", "--strict").status == 0
+    daemon.failure = Failure(OperationState.UNDONE, Problem(code=code, brief="No."))
+    assert run("reconnect", "web", "--strict").status == status
+    assert run("reconnect", "web").status == 0
+
+
+def test_a_strict_reconnect_that_has_no_answer_in_time(daemon: FakeEngine, run: Run) -> None:
+    """The device is proven, or comes, or doesn't; only one that was to go mustn't be there."""
+    run("attach", "web", "data")
+    daemon.hold = True
+    assert run("reconnect", "web", "--strict", "--timeout", "0.2").status == 0
+    daemon.fence("web")
+    assert run("reconnect", "web", "--strict", "--timeout", "0.2").status == 5
+
+
+HOOK = Path(__file__).parents[3] / "etc" / "libvirt" / "hooks" / "qemu.d" / "attachd"
+
+
+@pytest.mark.parametrize(
+    ("words", "asked", "answer", "status"),
+    [
+        (("prepare", "begin"), "reconnect --strict --quiet 0-1", 0, 0),
+        (("prepare", "begin"), "reconnect --strict --quiet 0-1", 5, 1),
+        (("prepare", "begin"), "reconnect --strict --quiet 0-1", 6, 0),
+        (("release", "end"), "disconnect --quiet 0-1", 0, 0),
+        (("started", "begin"), None, 5, 0),
+    ],
+)
+def test_libvirts_hook(
+    tmp_path: Path, words: tuple[str, str], asked: str | None, answer: int, status: int
+) -> None:
+    stub = tmp_path / "attachctl"
+    stub.write_text(f'#!/bin/sh\necho "$@" >{tmp_path}/asked\nexit {answer}\n')
+    stub.chmod(0o755)
+    done = subprocess.run(
+        [HOOK, "a guest", *words, "-"],
+        input="<domain>\n  <uuid>0-1</uuid>\n</domain>\n",
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == status
+    assert ("a guest" in done.stderr) == (status != 0)
+    written = tmp_path / "asked"
+    assert (written.read_text().strip() if written.exists() else None) == asked
 
 
 def test_an_operation_is_resumed_to_its_end(daemon: FakeEngine, run: Run) -> None:

@@ -125,6 +125,21 @@ def test_a_second_attach_is_refused(bench: Bench, guest: str, volume: str) -> No
     bench.assert_attached(guest, volume)
 
 
+def test_a_volume_that_another_guest_has_still_is_refused_whatever_cinder_says(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.attach("web", "data")
+    bench.guests.add("db")
+    (attachment,) = bench.cinder.list_attachments(volume)
+    bench.cinder.delete_attachment(attachment.attachment_id)
+    assert bench.cinder.status(volume) == "available"
+    view = bench.attach("db", "data")
+    assert view.state is OperationState.REFUSED
+    assert view.problem is not None
+    assert view.problem.code is Code.VOLUME_NOT_AVAILABLE
+    assert bench.cinder.list_attachments(volume) == ()
+
+
 def test_the_same_request_again_is_the_same_operation(
     bench: Bench, guest: str, volume: str
 ) -> None:
@@ -261,6 +276,36 @@ def test_a_lun_that_another_attachment_stands_on_is_never_touched(
     assert "disconnect" not in {call.method for call in bench.host.calls}
     assert bench.cinder.status(volume) == "in-use"
     assert bench.cinder.status(second) == "attaching"
+
+
+@pytest.mark.parametrize("same", [False, True], ids=["another volume's", "its own"])
+def test_a_device_that_somebody_else_had_brought(
+    bench: Bench, guest: str, volume: str, same: bool
+) -> None:
+    """One that is proven to be the volume is used; any other stays as it was."""
+
+    def log_in() -> None:
+        (listed,) = bench.cinder.list_attachments(volume)
+        attachment = bench.cinder.get_attachment(listed.attachment_id)
+        assert attachment is not None
+        assert attachment.connection is not None
+        (target,) = attachment.connection.targets
+        if not same:
+            bench.host.export(target, size_bytes=7, chap=attachment.connection.chap)
+        bench.host.connect(volume, attachment.connection)
+
+    bench.at["attach.connect.do.after-intent"] = log_in
+    view = bench.attach("web", "data")
+    if same:
+        assert view.state is OperationState.DONE
+        bench.assert_attached(guest, volume)
+        return
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.NEEDS_ATTENTION, Code.STILL_IN_USE)
+    assert "wrong-device" in view.problem.details
+    assert len(bench.host.devices) == 1
+    assert "disconnect" not in {call.method for call in bench.host.calls}
+    assert len(bench.cinder.list_attachments(volume)) == 1
 
 
 # --- what is attached ------------------------------------------------------------------------

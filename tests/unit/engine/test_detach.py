@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable, World
-from attachd.model import OperationState
-from tests.unit.bench import Bench
+from attachd.model import OperationKind, OperationState
+from tests.unit.bench import PATIENCE, Bench
 from tests.unit.engine.test_attach import wait_until_closed
 
 
@@ -126,6 +126,21 @@ def test_a_guest_that_was_never_asked_is_not_waited_for(
     assert not record.unplug_pending
 
 
+def test_a_guest_that_had_let_go_before_its_unplug_was_refused(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """The live disk is gone and libvirt won't touch the rest: there is no way back from that."""
+    bench.guests.drop_disk(guest, "vda", live=True)
+    busy = AttachdError(Code.GUEST_REFUSED, "libvirt is busy", touched=False)
+    bench.guests.fail_next("unplug", busy)
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    assert bench.cinder.status(volume) == "detaching"
+    bench.engine.resume(view.operation_id)
+    assert bench.rested(view.operation_id).state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
 def test_a_name_that_another_guest_has_now(bench: Bench, guest: str, volume: str) -> None:
     bench.guests.rename(guest, "web-old")
     bench.guests.add("web")
@@ -224,3 +239,93 @@ def test_cinder_stays_away_when_the_guest_has_let_go_already(
     wait_until_closed(bench)
     assert bench.engine.operation(view.operation_id).state is OperationState.DONE
     bench.assert_nothing_left(guest, volume)
+
+
+# --- what is somebody else's by now -------------------------------------------------------------
+
+
+def give_away(bench: Bench, volume: str) -> None:
+    """Nobody has it as far as Cinder knows, and then somebody else."""
+    for attachment in bench.cinder.list_attachments(volume):
+        bench.cinder.rules.delete(attachment.attachment_id, by_service=True)
+    theirs = bench.cinder.rules.create(volume, "theirs")
+    bench.cinder.rules.update(theirs.id, {})
+    bench.cinder.rules.complete(theirs.id)
+    assert bench.cinder.status(volume) == "in-use"
+
+
+def test_the_volumes_status_is_somebody_elses_by_now(bench: Bench, guest: str, volume: str) -> None:
+    give_away(bench, volume)
+    assert bench.detach("web", "data").state is OperationState.DONE
+    assert bench.cinder.status(volume) == "in-use"
+    assert len(bench.cinder.list_attachments(volume)) == 1
+    assert bench.host.devices == ()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_the_volumes_status_is_somebody_elses_behind_a_crash(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.kill_at = "detach.delete.do.after-effect"
+    operation = bench.submit(OperationKind.DETACH, "web", "data")
+    assert bench.killed.wait(PATIENCE)
+    give_away(bench, volume)
+    bench.recover()
+    assert bench.engine.operation(operation).state is OperationState.DONE
+    assert bench.cinder.status(volume) == "in-use"
+
+
+def test_somebody_elses_detach_is_not_rolled_back(bench: Bench, guest: str, volume: str) -> None:
+    give_away(bench, volume)
+    bench.cinder.begin_detaching(volume)
+    bench.guests.make_deaf(guest)
+    assert bench.detach("web", "data").state is OperationState.UNDONE
+    assert bench.cinder.status(volume) == "detaching"
+    (record,) = bench.journal.live_attachments()
+    assert record.state == "needs-attention", "Cinder gave it up: it stays fenced"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_roll_back_that_was_done_leaves_no_attention_behind(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """libvirt is away when attachd starts again, as it is at the host's boot."""
+    bench.guests.make_deaf(guest)
+    bench.kill_at = "detach.begin.undo.after-outcome"
+    operation = bench.submit(OperationKind.DETACH, "web", "data")
+    assert bench.killed.wait(PATIENCE)
+    bench.guests.go_away()
+    assert bench.engine.stop(PATIENCE)
+    bench.journal.close()
+    bench.start()
+    assert bench.rested(operation).state is OperationState.NEEDS_ATTENTION
+    bench.guests.come_back()
+    bench.until_closed()
+    assert bench.engine.operation(operation).state is OperationState.UNDONE
+    bench.assert_attached(guest, volume)
+
+
+def test_a_request_that_ended_with_its_qemu_is_not_waited_for(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """The guest that was asked to let go is off; the one that starts then never was."""
+    bench.guests.make_deaf(guest)
+    assert bench.detach("web", "data").state is OperationState.UNDONE
+    bench.guests.destroy(guest)
+    for view in bench.engine.disconnect(guest):
+        bench.rested(view.operation_id)
+    (begun,) = bench.engine.reconnect(guest)
+    assert bench.rested(begun.operation_id).state is OperationState.DONE
+    (record,) = bench.journal.live_attachments()
+    assert not record.unplug_pending
+
+
+def test_the_guard_of_a_shared_target_spans_the_deletion(bench: Bench) -> None:
+    bench.guests.add("other")
+    bench.cinder.add_volume(name="shared", shared_targets=True)
+    bench.attach("other", "shared")
+    guarded: list[set[str]] = []
+    bench.cinder.before_next("delete", lambda: guarded.append(set(bench.host.guarded)))
+    assert bench.detach("other", "shared").state is OperationState.DONE
+    assert [len(services) for services in guarded] == [1]
+    assert bench.host.guarded == set()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attachd.host.brick import Execute, ProcessExecutionError
-from attachd.host.commands import NO_RECORDS
+from attachd.host.commands import NO_RECORDS, NO_SESSION
 from tests.unit.host.tree import Tree
 
 Place = tuple[str, str]
@@ -30,6 +30,8 @@ class OpenIscsi:
     opened_by: list[str] = field(default_factory=list)
     claimed: bool = False
     login_failures: list[ProcessExecutionError] = field(default_factory=list)
+    starting: int = 0
+    """So many logouts find an iscsid that doesn't know its sessions yet."""
     deaf: bool = False
     ran: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -69,6 +71,9 @@ class OpenIscsi:
                 if self.login_failures:
                     raise self.login_failures.pop(0)
                 self.log_in(place)
+            case ("--logout",) if self.starting:
+                self.starting -= 1
+                raise ProcessExecutionError(exit_code=NO_SESSION, cmd="iscsiadm")
             case ("--logout",) if place in self.sessions:
                 self._log_out_of(self.sessions[place])
 
@@ -113,13 +118,17 @@ class FakeBrick:
     def disconnect_volume(self, properties: dict[str, Any], info: dict[str, str], /) -> None:
         """Flush and remove the device it is told of; log out where no other is left."""
         self.calls.append(("disconnect", {**properties, **info}))
+        self._wait("lock")
         if self.failure:
             raise self.failure
         if not self.removes:
             return
         if info:
             self.execute("blockdev", "--flushbufs", info["path"], run_as_root=True)
-            self.iscsi.tree.remove_lun(info["path"].removeprefix("/dev/"))
+            name = info["path"].removeprefix("/dev/")
+            delete = f"/sys/block/{name}/device/delete"
+            self.execute("tee", "-a", delete, process_input="1", run_as_root=True)
+            self.iscsi.tree.remove_lun(name)
         for place in zip(properties["target_portals"], properties["target_iqns"], strict=True):
             node = ("iscsiadm", "-m", "node", "-T", place[1], "-p", place[0])
             if not list((self.iscsi.tree.sys / "block").iterdir()):

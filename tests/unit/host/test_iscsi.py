@@ -382,6 +382,59 @@ def test_a_device_in_use_is_not_severed(
     assert bench.calls == []
 
 
+def test_an_iscsid_that_was_just_restarted_gets_some_time(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
+    bench.connect()
+    bench.iscsi.starting = 2
+    bench.disconnect()
+    assert bench.left == []
+
+    monkeypatch.setattr(iscsi, "_ISCSID_STARTS", 0.05)
+    bench.connect()
+    bench.iscsi.starting = 10**6
+    with pytest.raises(Unreachable) as caught:
+        bench.disconnect()
+    assert (caught.value.code, caught.value.touched) == (Code.ISCSI_UNAVAILABLE, True)
+
+
+def another_volumes(bench: Bench) -> None:
+    bench.fresh["/dev/sda"] = OTHER_WWN
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [(held_open, Code.STILL_IN_USE), (another_volumes, Code.WRONG_DEVICE)],
+)
+def test_a_device_is_looked_at_again_under_os_bricks_lock(
+    bench: Bench, change: Callable[[Bench], None], code: Code
+) -> None:
+    """os-brick waits for a connect of another volume; the guest starts meanwhile."""
+    bench.connect()
+    before = bench.left
+    hold = threading.Event()
+    bench.behaviour = {"hold": hold, "wait_at": "lock"}
+    bench.calls.clear()
+    errors: list[AttachdError] = []
+
+    def disconnect() -> None:
+        try:
+            bench.disconnect()
+        except AttachdError as exc:
+            errors.append(exc)
+
+    thread = threading.Thread(target=disconnect)
+    thread.start()
+    while not bench.calls:
+        thread.join(0.01)
+    change(bench)
+    hold.set()
+    thread.join(60)
+    assert [error.code for error in errors] == [code]
+    assert bench.left == before
+
+
 def test_another_volumes_device_is_not_touched(bench: Bench) -> None:
     bench.connect()
     bench.fresh["/dev/sda"] = OTHER_WWN
@@ -443,3 +496,45 @@ def test_a_flush_that_failed_is_no_success(bench: Bench) -> None:
         bench.disconnect()
     assert caught.value.code is Code.DISCONNECT_FAILED
     assert "sda" in bench.left
+
+
+# --- a target that went with its attachment ----------------------------------------------------
+
+
+def die(bench: Bench) -> None:
+    """The target ends the session: the kernel keeps the device, and blocks what is sent to it."""
+    for session in (bench.tree.sys / "class/iscsi_session").iterdir():
+        (session / "state").write_text("FAILED\n")
+    bench.fresh.clear()  # an INQUIRY would be a KeyError
+
+
+def test_a_device_that_can_not_answer_is_not_asked(bench: Bench) -> None:
+    bench.connect()
+    die(bench)
+    with pytest.raises(Unreachable) as caught:
+        bench.disconnect()
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert bench.left != []
+
+
+def test_what_cinder_gave_up_needs_not_to_answer(bench: Bench) -> None:
+    bench.connect()
+    die(bench)
+    bench.volumes.disconnect(VOLUME, bench.connection(), expected_wwn=WWN, given_up=True)
+    assert bench.left == []
+
+
+@pytest.mark.parametrize("why", ["another's", "another LUN's, too", "it answers"])
+def test_a_session_is_not_ended_for_what_it_may_not_be(bench: Bench, why: str) -> None:
+    bench.connect()
+    if why == "another LUN's, too":
+        bench.connect(1)
+    if why != "it answers":
+        die(bench)
+    else:
+        bench.fresh["/dev/sda"] = OTHER_WWN
+    expected = OTHER_WWN if why == "another's" else WWN
+    with pytest.raises(AttachdError) as caught:
+        bench.volumes.disconnect(VOLUME, bench.connection(), expected_wwn=expected, given_up=True)
+    assert caught.value.code in (Code.ISCSI_UNAVAILABLE, Code.WRONG_DEVICE)
+    assert bench.left != []

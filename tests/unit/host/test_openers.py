@@ -42,6 +42,16 @@ def test_processes_are_found_by_the_devices_number(tmp_path: Path, device: Path)
     assert openers(device, proc=proc) == ["10 (qemu-system-x86)"]
 
 
+def test_an_open_partition_is_the_disk_in_use(tmp_path: Path, device: Path) -> None:
+    proc, sys_block = tmp_path / "proc", tmp_path / "sys"
+    _process(proc, 10, "dd", _node(tmp_path / "sdx1", minor=200))
+    partition = sys_block / "259:199" / "sdx1"
+    partition.mkdir(parents=True)
+    (partition / "partition").write_text("1\n")
+    (partition / "dev").write_text("259:200\n")
+    assert openers(device, proc=proc, sys_block=sys_block) == ["10 (dd)"]
+
+
 def test_multipathd_lets_go_by_itself(tmp_path: Path, device: Path) -> None:
     proc = tmp_path / "proc"
     _process(proc, 10, "multipathd", device)

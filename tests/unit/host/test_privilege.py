@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -14,8 +15,11 @@ from attachd.errors import AttachdError, Code
 from attachd.host.privilege import (
     check_lock_directory,
     drop_to,
+    keep_locks_shared,
     prepare_lock_directory,
 )
+
+UNIT = Path(__file__).resolve().parents[3] / "systemd" / "attachd.service"
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 
@@ -42,9 +46,9 @@ def open_path() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
-def _run(rest: str, locks: Path) -> str:
+def _run(rest: str, locks: Path, *, within: tuple[str, ...] = ()) -> str:
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", START + rest, str(locks)],
+        [*within, sys.executable, "-W", "ignore", "-c", START + rest, str(locks)],
         capture_output=True,
         text=True,
         timeout=120,
@@ -68,6 +72,38 @@ except PermissionError:
         open_path / "locks",
     )
     assert said.split("\n")[:2] == ["(65534, 65534, 65534) 0 True", "for good"]
+
+
+def _the_units_capabilities() -> str:
+    """CapabilityBoundingSet= of the unit, as setpriv takes it."""
+    lines = UNIT.read_text().splitlines()
+    sets = [line.split("=", 1)[1] for line in lines if line.startswith("CapabilityBoundingSet=")]
+    names = [name.removeprefix("CAP_").lower() for each in sets for name in each.split()]
+    assert names
+    return ",".join(("-all", *(f"+{name}" for name in names)))
+
+
+@as_root
+def test_the_units_capabilities_are_enough(open_path: Path) -> None:
+    """For the way down, and for a command that looks into processes of other users."""
+    stranger = subprocess.Popen(
+        ["setpriv", "--reuid", "1", "--regid", "1", "--clear-groups", "sleep", "300"],
+        stdin=subprocess.DEVNULL,
+    )
+    try:
+        said = _run(
+            f"""
+look = "ls /proc/{stranger.pid}/fd; grep CapBnd /proc/self/status"
+print(os.getresuid(), *brick.execute("sh", "-c", look, run_as_root=True)[0].split())
+""",
+            open_path / "locks",
+            within=("setpriv", "--bounding-set", _the_units_capabilities()),
+        )
+    finally:
+        stranger.kill()
+        stranger.wait()
+    # CHOWN 0, DAC_OVERRIDE 1, DAC_READ_SEARCH 2, SETGID 6, SETUID 7, SYS_PTRACE 19, SYS_ADMIN 21
+    assert said == "(65534, 65534, 65534) 0 1 2 CapBnd: 00000000002800c7\n"
 
 
 @as_root
@@ -166,6 +202,74 @@ except Exception as exc:
     )
     assert "config-invalid" in said
     assert "os-brick-connect_volume" in said
+
+
+@as_root
+def test_a_lock_in_a_shared_directory_is_for_all_of_its_group(open_path: Path) -> None:
+    """The unit's umask is 0077; os-brick's own lock is taken, and one made before is opened."""
+    os.chown(open_path, 0, 1)
+    open_path.chmod(0o2777)
+    before = open_path / "os-brick-before"
+    before.touch(mode=0o600)
+    os.chown(before, 65534, 1)
+    _run(
+        """
+os.umask(0o077)
+privilege.keep_locks_shared(locks)
+brick.exclusively(lambda: None)
+""",
+        open_path,
+    )
+    locks = [file.stat() for file in open_path.iterdir()]
+    assert [(oct(lock.st_mode), lock.st_uid, lock.st_gid) for lock in locks] == [
+        ("0o100660", 65534, 1)
+    ] * 2
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.mark.parametrize(
+    ("mode", "same_group", "sharing"),
+    [
+        (0o700, True, False),
+        (0o700, False, False),
+        (0o750, False, False),
+        (0o770, True, True),
+        (0o2770, True, True),
+        (0o2770, False, True),
+    ],
+)
+def test_which_lock_directories_are_shared(
+    tmp_path: Path,
+    umask: None,
+    monkeypatch: pytest.MonkeyPatch,
+    mode: int,
+    same_group: bool,
+    sharing: bool,
+) -> None:
+    tmp_path.chmod(mode)
+    gid = tmp_path.stat().st_gid
+    monkeypatch.setattr(os, "getegid", lambda: gid if same_group else gid + 1)
+    keep_locks_shared(tmp_path)
+    (tmp_path / "made").touch()
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == (0o660 if sharing else 0o600)
+
+
+def test_a_shared_directory_whose_files_get_another_group(
+    tmp_path: Path, umask: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tmp_path.chmod(0o770)
+    gid = tmp_path.stat().st_gid
+    monkeypatch.setattr(os, "getegid", lambda: gid + 1)
+    with pytest.raises(AttachdError) as caught:
+        keep_locks_shared(tmp_path)
+    assert caught.value.code is Code.CONFIG_INVALID
+    assert "chmod g+s" in caught.value.problem.resolution
 
 
 def test_a_missing_lock_directory(tmp_path: Path) -> None:

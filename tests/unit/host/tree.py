@@ -79,6 +79,10 @@ class Tree:
         shutil.rmtree(place)
 
     def remove_session(self, sid: int) -> None:
+        """Its devices go with it."""
+        for block in list((self.sys / "block").iterdir()):
+            if self._host(sid) in block.resolve().parents:
+                self.remove_lun(block.name)
         shutil.rmtree(self.sys / f"class/iscsi_session/session{sid}")
         shutil.rmtree(self.sys / f"class/iscsi_connection/connection{sid}:0")
         shutil.rmtree(self._host(sid))

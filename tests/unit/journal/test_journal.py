@@ -1,14 +1,11 @@
-"""The journal on a real file: what it promises, and what it does with bad files and full disks."""
+"""The journal on a real file: what it promises. Bad files and disks: test_bad_files.py."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import sqlite3
 import stat
-import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -176,104 +173,6 @@ def test_what_is_not_there_is_named(journal: Journal, name: str) -> None:
     assert code_of(excinfo) in (Code.OPERATION_NOT_FOUND, Code.ATTACHMENT_NOT_FOUND)
 
 
-# --- bad files -------------------------------------------------------------------------------
-
-
-def test_a_damaged_file_is_refused(journal: Journal, path: Path) -> None:
-    for number in range(200):
-        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
-    journal.close()
-    content = bytearray(path.read_bytes())
-    content[4096:12288] = os.urandom(8192)
-    path.write_bytes(content)
-    with pytest.raises(AttachdError) as excinfo:
-        Journal(path=path, boot_id="b")
-    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
-
-
-def test_a_file_that_is_no_database_is_refused(path: Path) -> None:
-    path.write_text("This is not a database, whatever its name says." * 50)
-    with pytest.raises(AttachdError) as excinfo:
-        Journal(path=path, boot_id="b")
-    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
-    assert path.read_text().startswith("This is not")
-
-
-def test_a_newer_schema_is_refused(journal: Journal, path: Path) -> None:
-    journal.close()
-    with sqlite3.connect(path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(AttachdError, match="read the journal") as excinfo:
-        Journal(path=path, boot_id="b")
-    assert "schema 99" in excinfo.value.problem.details
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        "UPDATE attachments SET connection = '{'",
-        "UPDATE attachments SET connection = '{\"targets\": [{}]}'",
-        "UPDATE attachments SET state = 'sideways'",
-        "UPDATE attachments SET prior_attachment_ids = '3'",
-    ],
-)
-def test_a_damaged_row_names_itself(journal: Journal, damage: str) -> None:
-    journal.accept("o1", REQUEST)
-    journal.reserve(a_record(operation_id="o1"))
-    journal._db.execute(damage)
-    with pytest.raises(AttachdError) as excinfo:
-        journal.record("record-1")
-    assert code_of(excinfo) is Code.JOURNAL_UNAVAILABLE
-    assert "record-1" in excinfo.value.problem.details
-
-
-# --- a full disk -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 16 MiB of its own; only root can mount one."""
-    mount, umount = shutil.which("mount"), shutil.which("umount")
-    if os.geteuid() != 0 or not mount or not umount:
-        pytest.skip("mounting a small file system needs root")
-    place = tmp_path / "small"
-    place.mkdir()
-    subprocess.run([mount, "-t", "tmpfs", "-o", "size=16m", "tmpfs", place], check=True)
-    yield place
-    subprocess.run([umount, place], check=True)
-
-
-def fill(place: Path) -> None:
-    with (place / "filler").open("wb", buffering=0) as filler:
-        try:
-            while True:
-                filler.write(b"x" * 4096)
-        except OSError:
-            return
-
-
-def test_a_full_disk_stops_new_operations_but_never_an_undo(small_disk: Path) -> None:
-    journal = Journal(path=small_disk / "journal.db", boot_id="b")
-    journal.accept("o1", REQUEST)
-    journal.reserve(a_record(operation_id="o1"))
-    fill(small_disk)
-
-    for _ in range(300):
-        for happening in (Happening.UNDO_INTENT, Happening.UNDO_FAILED):
-            journal.append("o1", Entry(happening=happening, step="plug"), reason="again")
-    assert len(journal.events("o1")) == 600
-
-    with pytest.raises(AttachdError) as excinfo:
-        journal.accept("o2", replace(REQUEST, request_id="r2"))
-    assert code_of(excinfo) is Code.JOURNAL_FULL
-    assert [row.operation_id for row in journal.operations()] == ["o1"]
-
-    (small_disk / "filler").unlink()
-    assert journal.accept("o2", replace(REQUEST, request_id="r2")).operation_id == "o2"
-    journal.close()
-
-
 def test_the_ballast_is_allocated_not_only_declared(tmp_path: Path) -> None:
     file = tmp_path / "ballast"
     ballast = Ballast(path=file, size=1024 * 1024)
@@ -282,6 +181,34 @@ def test_the_ballast_is_allocated_not_only_declared(tmp_path: Path) -> None:
     assert ballast.give_up()
     assert not ballast.give_up()
     assert file.stat().st_blocks == 0
+
+
+@pytest.mark.parametrize("jump", [-400, 400], ids="{:+} days".format)
+def test_order_is_the_order_of_what_happened_whatever_the_clock_says(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    def write(number: int) -> None:
+        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
+        journal.reserve(
+            a_record(
+                operation_id=f"o{number}",
+                record_id=f"record-{number}",
+                attachment_id="a",
+                state=AttachmentState.DETACHED,
+            )
+        )
+
+    write(1)
+    there = datetime.now(UTC) + timedelta(days=jump)
+    monkeypatch.setattr("attachd.journal.journal.utc_now", there.isoformat)
+    write(2)
+    monkeypatch.undo()
+    write(3)
+    assert [row.operation_id for row in journal.operations()] == ["o3", "o2", "o1"]
+    assert [row.operation_id for row in journal.operations(open_only=True)] == ["o3", "o2", "o1"]
+    detached = [record.record_id for record in journal.detached_attachments()]
+    assert detached == ["record-1", "record-2", "record-3"]
+    assert journal.attachment("a").record_id == "record-3"
 
 
 def test_an_events_age_counts_from_it_or_from_this_process(

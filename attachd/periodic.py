@@ -1,0 +1,60 @@
+"""A thread that looks now and then, whatever a look comes to."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from attachd.errors import AttachdError
+
+LOG = logging.getLogger(__name__)
+
+
+class Periodic:
+    """Calls ``look`` every ``interval`` seconds between ``start`` and ``stop``.
+
+    ``failing``: what the log says when a look raises; the next one comes all the same.
+    """
+
+    def __init__(
+        self, *, name: str, interval: float, look: Callable[[], None], failing: str
+    ) -> None:
+        self._interval = interval
+        self._look = look
+        self._failing = failing
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._look_now_and_then, name=name)
+
+    def start(self) -> None:
+        """Begin; the first look comes after one interval."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Look at once; one that is under way is followed by another."""
+        self._wake.set()
+
+    def stop(self, timeout: float) -> bool:
+        """Look no more; False where a look is still under way after ``timeout`` seconds."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread.ident is not None:
+            self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _look_now_and_then(self) -> None:
+        while not self._stopping.is_set():
+            self._wake.wait(self._interval)
+            self._wake.clear()  # before the look: what wakes it from here on it may not have seen
+            if self._stopping.is_set():
+                return
+            self._try_to_look()
+
+    def _try_to_look(self) -> None:
+        try:
+            self._look()
+        except AttachdError as exc:
+            LOG.warning("%s: %s", self._failing, exc)
+        except Exception:  # without the thread nobody would ever look again
+            LOG.exception("%s", self._failing)

@@ -1,0 +1,54 @@
+"""What the daemon's assembly refuses before it touches anything."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from attachd.daemon import _be_the_only_one
+from attachd.errors import AttachdError, Code
+
+HOLD = """
+import sys
+from pathlib import Path
+from attachd.daemon import _be_the_only_one
+_be_the_only_one(Path(sys.argv[1]))
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_second_daemon_is_refused_until_the_first_is_dead(tmp_path: Path) -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOLD, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert first.stdout is not None
+    assert first.stdout.readline() == "held\n"
+    with pytest.raises(AttachdError, match="Another attachd") as excinfo:
+        _be_the_only_one(tmp_path)
+    assert (excinfo.value.code, excinfo.value.touched) == (Code.JOURNAL_UNAVAILABLE, False)
+    assert [file.name for file in tmp_path.iterdir()] == ["daemon.lock"]
+    first.kill()
+    first.communicate()
+    _be_the_only_one(tmp_path)
+
+
+def test_a_state_directory_that_is_missing(tmp_path: Path) -> None:
+    with pytest.raises(AttachdError, match="can't be used") as excinfo:
+        _be_the_only_one(tmp_path / "missing")
+    assert excinfo.value.code is Code.JOURNAL_UNAVAILABLE
+    assert excinfo.value.problem.resolution
+
+
+def test_the_lock_is_the_daemons_alone(tmp_path: Path) -> None:
+    before = os.umask(0)
+    _be_the_only_one(tmp_path)
+    os.umask(before)
+    assert oct((tmp_path / "daemon.lock").stat().st_mode) == "0o100600"
