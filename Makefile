@@ -1,18 +1,21 @@
 # Two commands on a fresh Debian or Ubuntu machine, as root or a user with sudo:
 #   make demo   builds and boots the lab, and does the main job in it, start to end
-#   make test   passes all tests: style, types, unit, contract, and the functional ones in the lab
+#   make test   style, types, the unit and contract tests, and most functional tests in the lab
+#               (those that run apart, and how, are named below)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-# What `make test` runs in the lab. test_contracts.py (the contract suites of host and guest inside
-# the lab's host) and test_kills.py take a quarter of an hour more, each: `make functional
-# FUNCTIONAL=tests/functional` runs them, too.
+# What `make test` runs in the lab: an hour. Three files run apart: test_contracts.py (the contract
+# suites of host and guest inside the lab's host), test_fault_matrix.py, and test_host_life.py, which
+# reboots the lab's host. `make functional FUNCTIONAL=tests/functional` runs them, too. What is
+# marked exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
-	tests/functional/test_audit.py tests/functional/test_broken_parts.py
+	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
+	tests/functional/test_guarding.py tests/functional/test_kills.py
 
-.PHONY: demo test check unit functional crash sample clean
+.PHONY: demo test check unit functional crash faults sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -29,14 +32,21 @@ check: $(VENV)/ready
 unit: $(VENV)/ready
 	$(PYTHON) -m pytest tests -m "not lab"
 
+# From the lab's clean state: a run that was killed may have left anything there.
 functional: $(VENV)/ready
-	tools/lab up
+	tools/lab reset
 	$(PYTHON) -m pytest -m "lab and not exhaustive" $(FUNCTIONAL)
 
 # Every moment at which attachd can be killed: a table of how each ended. Two hours.
 crash: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py
+
+# Every fault at every step that it can be had at: an hour and a half.
+faults: $(VENV)/ready
+	tools/lab up
+	$(PYTHON) -m pytest -m lab tests/functional/test_fault_matrix.py \
+		tests/functional/test_broken_parts.py
 
 sample: $(VENV)/ready
 	$(PYTHON) tools/sample > etc/attachd.conf.sample

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.functional.lab import Cloud, Guest, Host, Worlds, run_lab
+from tests.functional.lab import Cloud, Guest, Host, Leftovers, Worlds, run_lab
 
 LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
 
@@ -125,9 +125,17 @@ def volume(new_volume: Callable[..., str]) -> str:
     return new_volume()
 
 
-@pytest.fixture(autouse=True)
-def nothing_is_left(request: pytest.FixtureRequest, host: Host) -> Iterator[None]:
-    """No functional test leaves a session, a device, a node record or an open operation."""
+@pytest.fixture(scope="session")
+def left_before(host: Host) -> list[Leftovers]:
+    """What the latest test left, or what was there before the first: the next one finds it."""
     sessions, disks, _ = host.leftovers()
+    return [(sessions, disks, [])]
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(host: Host, left_before: list[Leftovers]) -> Iterator[None]:
+    """No functional test leaves a session, a device, a node record or an open operation."""
     yield
-    assert host.leftovers() == (sessions, disks, [])
+    left = host.leftovers()
+    before, left_before[0] = left_before[0], (left[0], left[1], [])
+    assert left == before

@@ -48,12 +48,83 @@ def cinder_that_fails(host: Host, *faults: dict[str, Any]) -> Iterator[None]:
         # A connection that attachd keeps open wouldn't be concerned.
         host.do("ss", "--kill", "--tcp", "dport", "=", f":{CINDER_PORT}")
         yield
-        used = host.run("cat", f"{place}/faults.used").out
-        assert used, "no fault was ever met"
+        used = set(host.run("cat", f"{place}/faults.used").out.split())
+        assert used == {str(number) for number in range(len(faults))}, "not every fault was met"
     finally:
         host.run("nft", "delete", "table", "ip", table)
         host.run("systemctl", "stop", unit)
         host.run("rm", "-r", place)
+
+
+@contextmanager
+def at_cinders(host: Host, request: dict[str, Any], script: str, **when: bool) -> Iterator[None]:
+    """A shell script runs in the host while attachd waits for Cinder's answer to a request.
+
+    ``behind=True``: when Cinder has done it.
+    """
+    with cinder_that_fails(host, {**request, "script": script, **when}):
+        yield
+
+
+@contextmanager
+def hung(host: Host, unit: str) -> Iterator[None]:
+    """All processes of a unit do nothing for a while; its sockets stay open."""
+    host.do("systemctl", "start", unit)
+    host.do("systemctl", "kill", "--signal=STOP", unit)
+    try:
+        yield
+    finally:
+        host.do("systemctl", "kill", "--signal=CONT", unit)
+
+
+@contextmanager
+def held_open(host: Host, device: str) -> Iterator[None]:
+    """Some process of the host has a device open for a while."""
+    unit = f"holder-{uuid.uuid4().hex[:8]}"
+    host.do(
+        *("systemd-run", "--quiet", "--unit", unit, "sh", "-c"),
+        f"exec sleep infinity <{device}",
+    )
+    try:
+        yield
+    finally:
+        host.do("systemctl", "stop", unit)
+
+
+@contextmanager
+def on_a_pool_that_fills_up(host: Host, volume_id: str, *, megabytes: int) -> Iterator[None]:
+    """A volume lies for a while in a thin pool of its own, which has room for so much only.
+
+    Cinder's own pool is left alone: to fill it would take the machine's disk. What is behind the
+    volume's device is exchanged under the target, which has it open; reads see zeroes meanwhile.
+    """
+    group, tag = "cinder-volumes", uuid.uuid4().hex[:8]
+    pool, thin = f"full-{tag}", f"thin-{tag}"
+    name, table = host.script(
+        f"lvcreate --quiet --yes --size {megabytes}M --thinpool {pool} --errorwhenfull y {group} "
+        ">&2\n"
+        f"lvcreate --quiet --yes --virtualsize 1G --name {thin} --thinpool {pool} {group} >&2\n"
+        f"device=$(readlink -f /dev/{group}/*{volume_id})\n"
+        "name=$(dmsetup info --columns --noheadings -o name $device)\n"
+        "echo $name; dmsetup table $name\n"
+    ).splitlines()
+    sectors = table.split()[1]
+    try:
+        _exchange(host, name, f"0 {sectors} linear /dev/{group}/{thin} 0")
+        yield
+    finally:
+        _exchange(host, name, table)
+        host.do("lvremove", "--quiet", "--yes", f"{group}/{thin}", f"{group}/{pool}")
+
+
+def _exchange(host: Host, name: str, table: str) -> None:
+    """Give a device-mapper device another table, what is under way on it finished first.
+
+    One that is gone meanwhile (Cinder may deactivate a volume) gets LVM's own when it comes back.
+    """
+    there = f"dmsetup info {name} >/dev/null 2>&1"
+    change = f"dmsetup load {name}; dmsetup resume {name}"
+    host.do("sh", "-euc", f"if {there}; then {change}; fi", stdin=table + "\n")
 
 
 @contextmanager
@@ -78,25 +149,63 @@ def after_each_export(host: Host, script: str) -> Iterator[None]:
 
     It stands behind cinder-rtstool, the program by which Cinder makes its LIO targets, when that
     has let in this host's initiator: what attachd then connects to is what the script made of it.
+    It is mounted over the program, which stays as it is.
     """
-    tool = "/usr/bin/cinder-rtstool"
-    host.do("mv", tool, f"{tool}.real")
+    tool, place = "/usr/bin/cinder-rtstool", f"/var/tmp/after-export-{uuid.uuid4().hex[:8]}"
     wrapper = f"""#!/bin/sh
-{tool}.real "$@"
+{place}/tool "$@"
 status=$?
 if [ "$1" = add-initiator ] && [ $status = 0 ]; then
     IQN=$2
     export IQN
-    sh -eu >/run/after-export.log 2>&1 <<'END'
+    sh -eu >{place}/log 2>&1 <<'END'
 {script}
 END
 fi
 exit $status
 """
-    host.do("sh", "-c", f"cat > {tool} && chmod 755 {tool}", stdin=wrapper)
+    host.script(f"mkdir -m 755 {place}\ncp -p {tool} {place}/tool")
+    host.do("sh", "-c", f"cat > {place}/wrapper && chmod 755 {place}/wrapper", stdin=wrapper)
+    host.do("mount", "--bind", f"{place}/wrapper", tool)
     try:
         yield
-        assert host.run("test", "-e", "/run/after-export.log").status == 0, "nothing was exported"
+        assert host.run("test", "-e", f"{place}/log").status == 0, "nothing was exported"
     finally:
-        host.do("mv", f"{tool}.real", tool)
-        host.run("rm", "-f", "/run/after-export.log")
+        host.do("umount", tool)
+        host.do("rm", "-r", place)
+
+
+ANOTHER_DISK = """
+set -e
+tpg=$(ls -d /sys/kernel/config/target/iscsi/*{volume}/tpgt_1)
+fileio=/sys/kernel/config/target/core/fileio_77
+mkdir -p $fileio/other
+truncate -s 1G /var/tmp/other.img
+echo -n fd_dev_name=/var/tmp/other.img,fd_dev_size=1073741824 > $fileio/other/control
+echo 1 > $fileio/other/enable
+readlink -f $(find $tpg/lun/lun_0 -maxdepth 1 -type l) > /root/own-store
+for acl in $tpg/acls/*; do rm $(find $acl/lun_0 -maxdepth 1 -type l); rmdir $acl/lun_0; done
+rm $(find $tpg/lun/lun_0 -maxdepth 1 -type l)
+ln -s $fileio/other $tpg/lun/lun_0/other
+for acl in $tpg/acls/*; do mkdir $acl/lun_0; ln -s $tpg/lun/lun_0 $acl/lun_0/mapped; done
+"""
+ITS_OWN_DISK = """
+set -e
+tpg=$(ls -d /sys/kernel/config/target/iscsi/*{volume}/tpgt_1)
+for acl in $tpg/acls/*; do rm $(find $acl/lun_0 -maxdepth 1 -type l); rmdir $acl/lun_0; done
+rm $(find $tpg/lun/lun_0 -maxdepth 1 -type l)
+ln -s $(cat /root/own-store) $tpg/lun/lun_0/own
+for acl in $tpg/acls/*; do mkdir $acl/lun_0; ln -s $tpg/lun/lun_0 $acl/lun_0/mapped; done
+rmdir /sys/kernel/config/target/core/fileio_77/other /sys/kernel/config/target/core/fileio_77
+rm /var/tmp/other.img /root/own-store
+"""
+
+
+@contextmanager
+def another_disk_behind_its_lun(host: Host, volume_id: str) -> Iterator[None]:
+    """Behind the same portal, target and number the storage has another disk for a while."""
+    host.script(ANOTHER_DISK.format(volume=volume_id))
+    try:
+        yield
+    finally:
+        host.script(ITS_OWN_DISK.format(volume=volume_id))

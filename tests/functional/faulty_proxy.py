@@ -1,15 +1,17 @@
 """A real HTTP proxy between attachd and Cinder that fails on request; runs in the lab's host.
 
 usage: faulty_proxy.py PORT UPSTREAM_PORT FAULTS     FAULTS: a file with one JSON object a line,
-{"method", "path", "body", "status", "times"}: the next ``times`` requests of the method whose path
-and body contain those texts are answered with the status and never reach Cinder. Each use of a
-fault is appended to FAULTS.used.
+{"method", "path", "body", "times"} and "status", or "script" and "behind". The next ``times``
+requests of the method whose path and body contain those texts are answered with the status and
+never reach Cinder; or the shell script runs before Cinder is asked, or behind its answer, while
+attachd waits. The number of each fault that is used, from 0, is appended to FAULTS.used.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -29,17 +31,23 @@ class Faults:
         ]
         self._lock = threading.Lock()
 
-    def due(self, method: str, path: str, body: str) -> int | None:
-        """The status to answer with, or None."""
+    def due(self, method: str, path: str, body: str) -> dict[str, Any]:
+        """The fault to be met, or an empty one."""
         with self._lock:
             for fault in self._left:
                 asked = fault["method"] == method and fault["path"] in path
                 if asked and fault["body"] in body and fault["times"] > 0:
                     fault["times"] -= 1
                     with self._file.with_suffix(".used").open("a") as used:
-                        used.write(f"{method} {path}\n")
-                    return int(fault["status"])
-        return None
+                        used.write(f"{self._left.index(fault)}\n")
+                    return fault
+        return {}
+
+
+def run_script(fault: dict[str, Any]) -> None:
+    """What a fault does to the host, if it does anything."""
+    if "script" in fault:
+        subprocess.run(["sh", "-c", fault["script"]], check=False)
 
 
 def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
@@ -50,16 +58,22 @@ def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
 
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-            status = faults.due(self.command, self.path, body.decode(errors="replace"))
-            if status is not None:
-                self._answer(status, [], b"{}")
+            fault = faults.due(self.command, self.path, body.decode(errors="replace"))
+            if "status" in fault:
+                self._answer(fault["status"], [], b"{}")
                 return
+            behind = fault.get("behind", False)
+            if not behind:
+                run_script(fault)
             connection = http.client.HTTPConnection("127.0.0.1", upstream, timeout=600)
             headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
             connection.request(self.command, self.path, body or None, headers)
             response = connection.getresponse()
-            self._answer(response.status, response.getheaders(), response.read())
+            answer = response.read()
             connection.close()
+            if behind:
+                run_script(fault)
+            self._answer(response.status, response.getheaders(), answer)
 
         do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
 

@@ -1,7 +1,9 @@
 """The lab as the functional tests use it: other eyes than attachd's.
 
 Cinder is asked through its API from outside, the host through iscsiadm, sysfs and configfs, the
-guest through virsh and from inside. attachd is only ever driven as a user would: by attachctl.
+guest through virsh and from inside. attachd is only ever driven as a user would: by attachctl. What
+a test looks at again and again it asks the API for: attachctl's start costs the emulated CPU two
+seconds.
 """
 
 from __future__ import annotations
@@ -34,6 +36,11 @@ _SCSI_DISKS = (
     "for d in /sys/block/sd*; do [ -e $d ] || continue; "
     "case $(readlink -f $d) in */session*) echo ${d##*/};; esac; done"
 )
+_API = "curl -fsS --unix-socket /run/attachd/attachd.sock http://attachd/v1"
+
+
+Leftovers = tuple[list[str], list[str], list[dict[str, Any]]]
+"""The iSCSI sessions, the SCSI disks, and attachd's open operations."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +81,17 @@ def run_lab(*argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def in_background(*argv: str) -> subprocess.Popen[str]:
+    """Begin ``tools/lab`` with these words."""
+    return subprocess.Popen(
+        [sys.executable, LAB, *argv],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENCE) -> None:
     """Look again and again until it holds."""
     deadline = time.monotonic() + patience
@@ -106,13 +124,7 @@ class Host:
 
     def attachctl_in_background(self, *argv: str) -> subprocess.Popen[str]:
         """attachctl in a shell of its own."""
-        return subprocess.Popen(
-            [sys.executable, LAB, "ssh", "--", "attachctl", *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return in_background("ssh", "--", "attachctl", *argv)
 
     def restart_attachd(self) -> None:
         """Restart the service; it is ready when this returns."""
@@ -156,12 +168,10 @@ class Host:
         finally:
             self.do("kill", "-CONT", pid)
 
-    def leftovers(self) -> tuple[list[str], list[str], list[dict[str, Any]]]:
+    def leftovers(self) -> Leftovers:
         """The iSCSI sessions, the SCSI disks, and attachd's open operations, by one script."""
         sessions, disks, operations = self.script(
-            f"{_LISTED} session\necho ---\n{_SCSI_DISKS}\necho ---\n"
-            "curl -fsS --unix-socket /run/attachd/attachd.sock "
-            "'http://attachd/v1/operations?open=true'\n"
+            f"{_LISTED} session\necho ---\n{_SCSI_DISKS}\necho ---\n{_API}/operations?open=true\n"
         ).split("---\n")
         listed: list[dict[str, Any]] = json.loads(operations)["operations"]
         return sessions.splitlines(), disks.split(), listed
@@ -184,10 +194,52 @@ class Host:
 
     def open_operations(self) -> list[dict[str, Any]]:
         """attachd's own open operations."""
-        result = self.attachctl("operation", "list", "--open", "-f", "json")
-        assert result.status == 0, result.err
-        operations: list[dict[str, Any]] = result.json
+        operations: list[dict[str, Any]] = self.api("operations?open=true")["operations"]
         return operations
+
+    def api(self, path: str) -> Any:
+        """What attachd's API answers; it must."""
+        return json.loads(self.do("sh", "-c", f"{_API}/{path}"))
+
+    # --- an operation under way -------------------------------------------------------------
+
+    def begin_and_wait_for(self, step: str, *argv: str) -> str:
+        """Begin an operation and wait until a step of it was begun; the operation's id."""
+        begun = self.attachctl(*argv, "--no-wait", "-f", "json")
+        assert begun.status == 0, begun.out + begun.err
+        operation = str(begun.json["operation_id"])
+        eventually(f"{step} was begun", lambda: self.has_begun(operation, step))
+        return operation
+
+    def wait_for_step(self, step: str, volume_id: str) -> str:
+        """Wait until a step of the open operation on a volume was begun; the operation's id."""
+        found: list[str] = []
+
+        def reached() -> bool:
+            found[:] = [
+                operation["operation_id"]
+                for operation in self.open_operations()
+                if operation["volume"] == volume_id
+            ]
+            return bool(found) and self.has_begun(found[0], step)
+
+        eventually(f"{step} was begun", reached)
+        return found[0]
+
+    def has_begun(self, operation_id: str, step: str) -> bool:
+        """Was a step of an operation begun, which must still be under way?"""
+        shown = self.operation(operation_id)
+        assert shown["state"] in ("accepted", "running"), shown
+        return step in [begun["name"] for begun in shown["steps"]]
+
+    def state_of(self, operation_id: str) -> str:
+        """An operation's state."""
+        return str(self.operation(operation_id)["state"])
+
+    def operation(self, operation_id: str) -> dict[str, Any]:
+        """An operation with the steps that it has begun so far."""
+        shown: dict[str, Any] = self.api(f"operations/{operation_id}")
+        return shown
 
 
 class Guest:
@@ -200,6 +252,10 @@ class Guest:
     def run(self, *argv: str, timeout: float = PATIENCE) -> Result:
         """Run a command inside the guest, whatever its end."""
         return run_lab("guest", "exec", self.name, "--", *argv, timeout=timeout)
+
+    def run_in_background(self, *argv: str) -> subprocess.Popen[str]:
+        """Begin a command inside the guest."""
+        return in_background("guest", "exec", self.name, "--", *argv)
 
     def do(self, *argv: str) -> str:
         """Run a command inside the guest that must succeed; what it printed."""
@@ -280,6 +336,31 @@ class Worlds:
 
     def assert_attached(self, guest: Guest, volume_id: str, attachment: dict[str, Any]) -> str:
         """All four agree that it is attached; the device name that the guest itself uses."""
+        self._assert_connected(volume_id, attachment)
+        self._assert_in_xml(guest, volume_id, attachment, inactive=False)
+        self._assert_in_xml(guest, volume_id, attachment, inactive=True)
+        disk = guest.disk_with_serial(volume_id)
+        assert disk is not None
+        return disk
+
+    def assert_attached_shut_off(
+        self, guest: Guest, volume_id: str, attachment: dict[str, Any]
+    ) -> None:
+        """All four agree that it is attached to a guest that doesn't run."""
+        assert self.host.do("virsh", "domstate", guest.name).strip() == "shut off"
+        self._assert_connected(volume_id, attachment)
+        self._assert_in_xml(guest, volume_id, attachment, inactive=True)
+
+    def assert_attached_transient(
+        self, guest: Guest, volume_id: str, attachment: dict[str, Any]
+    ) -> None:
+        """All four agree that it is attached to a running guest without a persistent XML."""
+        assert guest.name not in self.host.do("virsh", "list", "--persistent", "--all", "--name")
+        self._assert_connected(volume_id, attachment)
+        self._assert_in_xml(guest, volume_id, attachment, inactive=False)
+        assert guest.disk_with_serial(volume_id) is not None
+
+    def _assert_connected(self, volume_id: str, attachment: dict[str, Any]) -> None:
         assert self.cloud.status(volume_id) == "in-use"
         (record,) = self.cloud.attachments(volume_id)
         assert record["status"] == "attached"
@@ -288,13 +369,13 @@ class Worlds:
         path = attachment["host_path"]
         assert path.startswith("/dev/disk/by-id/")
         self.host.do("test", "-b", path)
-        for inactive in (False, True):
-            xml = self.host.domain_xml(guest.name, inactive=inactive)
-            assert f"<serial>{volume_id}</serial>" in xml
-            assert path in xml
-        disk = guest.disk_with_serial(volume_id)
-        assert disk is not None
-        return disk
+
+    def _assert_in_xml(
+        self, guest: Guest, volume_id: str, attachment: dict[str, Any], *, inactive: bool
+    ) -> None:
+        xml = self.host.domain_xml(guest.name, inactive=inactive)
+        assert f"<serial>{volume_id}</serial>" in xml
+        assert attachment["host_path"] in xml
 
     def assert_nothing_left(self, volume_id: str, *guests: Guest) -> None:
         """All four agree that it never was, or is no more."""
@@ -306,6 +387,6 @@ class Worlds:
             f"{_LISTED} session; {_LISTED} node\n"
             f"for guest in {names}\n"
             "do virsh dumpxml $guest; virsh dumpxml --inactive $guest; done\n"
-            "attachctl list -f json\n"
+            f"{_API}/attachments\n"
         )
         assert volume_id not in everything

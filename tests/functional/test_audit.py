@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.functional.lab import Cloud, Guest, Host, Worlds
+from tests.functional import faults
+from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
 
 
 @pytest.fixture
@@ -30,11 +31,71 @@ def found(host: Host) -> dict[str, str]:
     return {finding["code"]: finding["volume_id"] for finding in result.json}
 
 
+def repaired(host: Host) -> str:
+    """What ``audit --repair`` says that it did, and that the worlds agree then."""
+    result = host.attachctl("audit", "--repair")
+    assert (result.status, result.out) == (0, "The four worlds agree.\n"), result.out + result.err
+    return result.err
+
+
+def fenced(host: Host, guest: Guest) -> list[dict[str, object]]:
+    """What the audit finds as soon as the attachment was fenced; attachd would repair none of it.
+
+    While the fencing goes on, the audit leaves its volume out.
+    """
+    eventually("it is fenced", lambda: state_of(host, guest) == "needs-attention", patience=90)
+    eventually("the audit finds it", lambda: found(host) != {})
+    result = host.attachctl("audit", "-f", "json")
+    assert result.status == 5
+    assert {finding["repair"] for finding in result.json} == {None}
+    return list(result.json)
+
+
+def state_of(host: Host, guest: Guest) -> str:
+    (listed,) = host.attachctl("list", "--guest", guest.name, "-f", "json").json
+    return str(listed["state"])
+
+
 def test_a_volume_reset_to_available(host: Host, cloud: Cloud, attached: str) -> None:
     cloud.set_status(attached, "available")
     assert found(host) == {"volume-status-differs": attached}
-    assert "volume available" in host.attachctl("audit").out
-    cloud.set_status(attached, "in-use")
+    said = host.attachctl("audit", "--repair", "--dry-run")
+    assert said.status == 5
+    assert "volume available" in said.out
+    assert "Safe to do: restore" in said.out
+    assert cloud.status(attached) == "available"
+    assert repaired(host).startswith("restore of volume")
+    assert cloud.status(attached) == "in-use"
+
+
+DELETE_AS_A_SERVICE = """
+import sys
+from attachd import conf, daemon
+config = conf.load([], files=["/etc/attachd/attachd.conf"])
+daemon._cinder(config).delete_attachment(sys.argv[1])
+"""
+"""Cinder lets nobody but a service delete an attachment in use."""
+
+
+def test_an_attachment_that_somebody_deleted_is_fenced_within_a_minute(
+    host: Host, cloud: Cloud, guest: Guest, attached: str
+) -> None:
+    """The guest runs and keeps its disk, until someone detaches it; attachd uses it no more."""
+    (record,) = cloud.attachments(attached)
+    host.do("/opt/attachd/bin/python", "-c", DELETE_AS_A_SERVICE, str(record["id"]))
+    findings = fenced(host, guest)
+    assert {"attachment-gone", "attachment-needs-attention"} <= {f["code"] for f in findings}
+    assert "attachment-gone" in host.do("journalctl", "-u", "attachd", "-o", "cat", "-n", "200")
+    assert guest.disk_with_serial(attached) is not None
+
+
+def test_another_disk_behind_the_same_lun_is_fenced_and_its_own_used_again(
+    host: Host, guest: Guest, attached: str
+) -> None:
+    with faults.another_disk_behind_its_lun(host, attached):
+        assert "wrong-device" in {finding["code"] for finding in fenced(host, guest)}
+    assert repaired(host).startswith("restore of volume")
+    assert state_of(host, guest) == "attached"
 
 
 def test_a_disk_taken_out_with_virsh(host: Host, guest: Guest, attached: str) -> None:
@@ -49,10 +110,19 @@ def test_a_session_logged_out_by_hand(host: Host, attached: str) -> None:
     assert found(host) == {"device-gone": attached}
 
 
+def test_a_guest_that_was_undefined(
+    host: Host, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
+) -> None:
+    lost = new_guest("--stopped")
+    assert host.attachctl("attach", lost.name, volume).status == 0
+    host.do("timeout", "60", "virsh", "undefine", lost.name)
+    assert found(host) == {"guest-gone": volume}
+    assert repaired(host).startswith("clean-up of volume")
+    worlds.assert_nothing_left(volume)
+
+
 def test_a_world_out_of_reach_is_no_agreement(host: Host, attached: str) -> None:
-    with host.stopped(
-        "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket", "libvirtd.service"
-    ):
+    with host.stopped(*faults.LIBVIRT):
         result = host.attachctl("audit", "-f", "json")
     assert result.status == 5
     (finding,) = result.json

@@ -48,24 +48,15 @@ def test_cinders_api_is_stopped(
     worlds.assert_nothing_left(volume, guest)
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
+def test_cinder_answers_each_request_with_503_once_and_the_attach_succeeds(
+    host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
+) -> None:
+    once: tuple[dict[str, Any], ...] = (
         {"method": "POST", "path": "/attachments", "body": "instance_uuid", "status": 503},
         {"method": "PUT", "path": "/attachments/", "status": 503},
         {"method": "POST", "path": "/action", "body": "os-complete", "status": 503},
-    ],
-    ids=["create", "update", "complete"],
-)
-def test_cinder_answers_503_once_and_the_attach_succeeds(
-    host: Host,
-    worlds: Worlds,
-    guest: Guest,
-    attach: Callable[[str], Result],
-    volume: str,
-    fault: dict[str, Any],
-) -> None:
-    with faults.cinder_that_fails(host, fault):
+    )
+    with faults.cinder_that_fails(host, *once):
         result = attach(volume)
         assert result.status == 0, result.out + result.err
         worlds.assert_attached(guest, volume, result.json)
@@ -86,6 +77,7 @@ def test_os_complete_fails_for_good(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # three minutes of Cinder's own time-outs
 def test_cinder_volume_is_stopped(
     host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
 ) -> None:
@@ -118,7 +110,7 @@ def test_iscsid_is_only_stopped_and_comes_back_by_itself(
     worlds.assert_nothing_left(volume, guest)
 
 
-@pytest.mark.parametrize("verdict", ["reject", "drop"])
+@pytest.mark.parametrize("verdict", ["reject", pytest.param("drop", marks=pytest.mark.exhaustive)])
 def test_the_portal_does_not_answer(
     host: Host,
     worlds: Worlds,
@@ -167,6 +159,7 @@ def test_the_chap_secret_was_changed_behind_cinders_back(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # two minutes of os-brick's scans
 def test_the_target_has_another_lun_than_asked_for(
     host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
 ) -> None:
@@ -176,6 +169,7 @@ def test_the_target_has_another_lun_than_asked_for(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # the next one is refused by the same step, for its WWN
 def test_the_device_is_smaller_than_the_volume(
     host: Host,
     worlds: Worlds,
@@ -217,7 +211,7 @@ def test_the_device_has_the_wwn_of_another_attachment(
         ln -s $here $acl/lun_0/mapped
     done
     """
-    other = new_guest()
+    other = new_guest("--stopped")
     with faults.after_each_export(host, same_disk):
         result = host.attachctl("attach", other.name, second, "-f", "json")
     assert (result.status, code_of(result)) == (1, "wrong-device")
@@ -249,45 +243,14 @@ def test_libvirt_refuses_the_disk(
     worlds.assert_nothing_left(volume, crowded)
 
 
-def begin_and_wait_for(host: Host, step: str, *argv: str) -> str:
-    """Begin an operation and wait until a step of it was begun; the operation's id."""
-    begun = host.attachctl(*argv, "--no-wait", "-f", "json")
-    assert begun.status == 0, begun.out + begun.err
-    operation = str(begun.json["operation_id"])
-
-    eventually(f"{step} was begun", lambda: has_begun(host, operation, step))
-    return operation
-
-
-def wait_for_step(host: Host, step: str, volume: str) -> str:
-    """Wait until a step of the open operation on a volume was begun; the operation's id."""
-    found: list[str] = []
-
-    def reached() -> bool:
-        found[:] = [o["operation_id"] for o in host.open_operations() if o["volume"] == volume]
-        return bool(found) and has_begun(host, found[0], step)
-
-    eventually(f"{step} was begun", reached)
-    return found[0]
-
-
-def has_begun(host: Host, operation: str, step: str) -> bool:
-    shown = host.attachctl("operation", "show", operation, "-f", "json").json
-    assert shown["state"] in ("accepted", "running"), shown
-    return step in [s["name"] for s in shown["steps"]]
-
-
-def state_of(host: Host, operation: str) -> str:
-    return str(host.attachctl("operation", "show", operation, "-f", "json").json["state"])
-
-
+@pytest.mark.exhaustive  # the next one meets a libvirtd that hangs there
 def test_libvirtd_stops_before_the_plug_and_stays_away(
     host: Host, worlds: Worlds, guest: Guest, volume: str
 ) -> None:
-    operation = begin_and_wait_for(host, "update", "attach", guest.name, volume)
+    operation = host.begin_and_wait_for("update", "attach", guest.name, volume)
     with host.stopped(*faults.LIBVIRT):
-        eventually("it ended", lambda: state_of(host, operation) not in ("accepted", "running"))
-        assert state_of(host, operation) == "undone"
+        eventually("it ended", lambda: host.state_of(operation) not in ("accepted", "running"))
+        assert host.state_of(operation) == "undone"
     worlds.assert_nothing_left(volume, guest)
 
 
@@ -298,28 +261,29 @@ def test_libvirtd_hangs_in_the_plug_and_the_attach_is_resumed_when_it_answers(
     with ExitStack() as libvirtd:
         with host.frozen(f"guest={guest.name},"):
             shell = host.attachctl_in_background("attach", guest.name, volume, "-f", "json")
-            operation = wait_for_step(host, "plug", volume)
+            operation = host.wait_for_step("plug", volume)
             libvirtd.enter_context(host.frozen("/usr/sbin/libvirtd"))
         out, err = shell.communicate(timeout=900)
         assert shell.returncode == 5, out + err
         assert json.loads(out)["code"] == "libvirt-unavailable"
         assert volume in json.loads(out)["details"], "what may be left is named"
-        assert state_of(host, operation) == "needs-attention"
+        assert host.state_of(operation) == "needs-attention"
     eventually("nothing is open", lambda: not host.open_operations())
-    state = state_of(host, operation)
+    state = host.state_of(operation)
     assert state in ("done", "undone")
     if state == "done":
         assert host.attachctl("detach", guest.name, volume).status == 0
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # the one before has it come back, too
 def test_libvirtd_restarts_in_the_middle(
     host: Host, worlds: Worlds, guest: Guest, volume: str
 ) -> None:
-    operation = begin_and_wait_for(host, "update", "attach", guest.name, volume)
+    operation = host.begin_and_wait_for("update", "attach", guest.name, volume)
     host.do("systemctl", "restart", "libvirtd.service")
-    eventually("it ended", lambda: state_of(host, operation) not in ("accepted", "running"))
-    assert state_of(host, operation) == "done"
+    eventually("it ended", lambda: host.state_of(operation) not in ("accepted", "running"))
+    assert host.state_of(operation) == "done"
     assert host.attachctl("detach", guest.name, volume).status == 0
     worlds.assert_nothing_left(volume, guest)
 

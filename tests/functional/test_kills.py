@@ -1,8 +1,8 @@
 """attachd is killed at each moment that has a name, and in the middle of its outside calls.
 
 Behind each: systemd starts it again, it recovers by itself, the four worlds agree by other eyes,
-and every byte that was on the volume still is. ``make functional FUNCTIONAL=tests/functional`` runs
-the chosen ones, ``make crash`` all of them.
+and every byte that was on the volume still is. ``make test`` runs the chosen ones, ``make crash``
+all of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
 
 MEGABYTES = 4
 DROP_IN = "/run/systemd/system/attachd.service.d/kill.conf"
+KILL_AT = "/var/lib/attachd/kill-at"
+"""The file that names the moment; the daemon removes it itself, as it dies."""
 
 CHOSEN = frozenset(
     {
@@ -52,7 +54,7 @@ INSIDE = [
 
 
 def points(prefix: str, verb: str) -> list[object]:
-    """The moments of an operation, those that ``make test`` leaves to ``make crash`` marked."""
+    """The moments of an operation, those that are left to ``make crash`` marked."""
     names = [*all_names(), *INSIDE]
     return [
         pytest.param(name, marks=() if name in CHOSEN else pytest.mark.exhaustive)
@@ -75,15 +77,8 @@ class Scene:
     @contextmanager
     def dying_at(self, moment: str) -> Iterator[None]:
         """The daemon dies once at this moment, and did when this is left."""
-        environment = f"[Service]\nEnvironment={VARIABLE}={moment}\n"
-        self.host.do(
-            "sh", "-c", f"mkdir -p {DROP_IN.rpartition('/')[0]}; cat > {DROP_IN}", stdin=environment
-        )
-        try:
-            self.host.script("systemctl daemon-reload; systemctl restart attachd.service")
-        finally:
-            self.host.script(f"rm {DROP_IN}; systemctl daemon-reload")
         doomed = self.pid()
+        self.host.do("sh", "-c", f"cat > {KILL_AT}", stdin=moment)
         yield
         eventually(
             f"it dies at {moment}, or a little later", lambda: self.pid() != doomed, patience=60
@@ -120,7 +115,7 @@ class Scene:
         """The four worlds agree, one way or the other; and no byte is lost."""
         audit = self.host.attachctl("audit")
         assert audit.status == 0, audit.out + audit.err
-        listed = self.host.attachctl("list", "--guest", self.guest.name, "-f", "json").json
+        listed = self.host.api("attachments")["attachments"]
         if not listed:
             self.worlds.assert_nothing_left(self.volume, self.guest)
             self.assert_no_export()
@@ -140,7 +135,20 @@ class Scene:
 
 
 @pytest.fixture(scope="module")
-def scene(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest) -> Iterator[Scene]:
+def mortal(host: Host) -> Iterator[None]:
+    """A daemon that can be told when to die."""
+    environment = f"[Service]\nEnvironment={VARIABLE}={KILL_AT}\n"
+    anew = "systemctl daemon-reload; systemctl restart attachd.service"
+    host.do(
+        *("sh", "-euc", f"mkdir -p {DROP_IN.rpartition('/')[0]}; cat > {DROP_IN}; {anew}"),
+        stdin=environment,
+    )
+    yield
+    host.script(f"rm -f {DROP_IN} {KILL_AT}; {anew}")
+
+
+@pytest.fixture(scope="module")
+def scene(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest, mortal: None) -> Iterator[Scene]:
     """The volume is written once; behind the last kill its bytes are read once more."""
     scene = Scene(host, worlds, cloud, guest, cloud.volume())
     scene.attach()
@@ -159,7 +167,7 @@ def scene(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest) -> Iterator[Sc
 def ended(scene: Scene, request: pytest.FixtureRequest) -> Iterator[None]:
     """A test that failed leaves the volume to the next one as it should be."""
     yield
-    if scene.host.attachctl("list", "-f", "json").json:
+    if scene.host.api("attachments")["attachments"]:
         scene.detach()
 
 
@@ -210,9 +218,7 @@ def test_cinder_finishes_an_export_behind_the_recovery(scene: Scene) -> None:
     host = scene.host
     host.do("systemctl", "kill", "--signal=STOP", "cinder-volume.service")
     try:
-        begun = host.attachctl("attach", scene.guest.name, scene.volume, "--no-wait", "-f", "json")
-        assert begun.status == 0, begun.err
-        eventually("Cinder is asked to export", lambda: _is_at(host, "update"))
+        host.begin_and_wait_for("update", "attach", scene.guest.name, scene.volume)
         eventually("the export waits in the queue", lambda: _unacknowledged(host) > 0)
         host.do("systemctl", "kill", "--signal=KILL", "attachd.service")
         eventually("attachd is back", lambda: host.attachctl("list").status == 0)
@@ -226,9 +232,7 @@ def test_cinder_finishes_an_export_behind_the_recovery(scene: Scene) -> None:
 
 def test_the_privileged_helper_is_killed_in_a_connect(scene: Scene) -> None:
     host, doomed = scene.host, scene.pid()
-    begun = host.attachctl("attach", scene.guest.name, scene.volume, "--no-wait", "-f", "json")
-    assert begun.status == 0, begun.err
-    eventually("it connects", lambda: _is_at(host, "connect"))
+    host.begin_and_wait_for("connect", "attach", scene.guest.name, scene.volume)
     host.do("pkill", "-KILL", "-P", str(doomed))
     eventually("there is another daemon", lambda: scene.pid() != doomed)
     eventually("nothing is open", lambda: not host.open_operations())
@@ -239,14 +243,6 @@ def _unacknowledged(host: Host) -> int:
     """How many calls cinder-volume has taken from RabbitMQ and not answered for, or not taken."""
     listed = host.do("rabbitmqctl", "--quiet", "list_queues", "name", "messages")
     return sum(int(line.split()[1]) for line in listed.splitlines() if "cinder-volume" in line)
-
-
-def _is_at(host: Host, step: str) -> bool:
-    """Has the open operation begun this step, or one behind it?"""
-    for operation in host.open_operations():
-        shown = host.attachctl("operation", "show", operation["operation_id"], "-f", "json").json
-        return any(s["name"] == step and s["state"] != "pending" for s in shown["steps"])
-    return False
 
 
 @contextmanager

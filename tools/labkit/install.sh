@@ -18,6 +18,11 @@ for dropins in systemd/*.d; do
     *) install -D -m 0644 -t "$units/${dropins##*/}" "$dropins"/*.conf ;;
     esac
 done
+hook=libvirt/hooks/qemu.d/attachd
+if ! cmp --quiet "etc/$hook" "/etc/$hook"; then
+    install -D -m 0755 "etc/$hook" "/etc/$hook"
+    systemctl try-restart libvirtd.service # which looks for hooks at its start only
+fi
 systemd-sysusers
 systemd-tmpfiles --create
 systemctl daemon-reload

@@ -108,6 +108,9 @@ EOF
     # Whatever the packages' own services write at boot, the root wrapper is ours: see the script.
     mv /usr/bin/cinder-rootwrap /usr/bin/cinder-rootwrap.real
     install -m 0755 "$build/rootwrap.sh" /usr/bin/cinder-rootwrap
+    mv /usr/bin/cinder-rtstool /usr/bin/cinder-rtstool.real
+    install -m 0755 "$build/rtstool.sh" /usr/bin/cinder-rtstool
+    install -m 0755 "$build/rtstool-server.py" /usr/local/sbin/lab-rtstool-server
 }
 
 with_database() { # COMMAND...: MariaDB on its socket alone, for the time of the command
@@ -247,7 +250,8 @@ EOF
 choose_services() {
     echo "InitiatorName=$(iscsi-iname)" >/etc/iscsi/initiatorname.iscsi
     chmod 0600 /etc/iscsi/initiatorname.iscsi
-    systemctl --quiet enable lab-volume-group.service systemd-networkd.service ssh.service \
+    systemctl --quiet enable lab-volume-group.service lab-rtstool.service \
+        systemd-networkd.service ssh.service \
         iscsid.socket open-iscsi.service libvirtd.service libvirt-guests.service
     systemctl --quiet disable multipathd.service multipathd.socket
     systemctl --quiet mask \
