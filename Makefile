@@ -37,7 +37,8 @@ functional: $(VENV)/ready
 	tools/lab reset
 	$(PYTHON) -m pytest -m "lab and not exhaustive" $(FUNCTIONAL)
 
-# Every moment at which attachd can be killed: a table of how each ended. Two hours.
+# Every moment at which attachd can be killed: a table of how each ended, in build/ as it grows.
+# Two hours.
 crash: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py

@@ -16,6 +16,8 @@ LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).
 
 
 STORY = pytest.StashKey[list[tuple[str, str]]]()
+STORY_FILE = "build/how-it-ended.txt"
+"""The table as it grows: a run that is killed keeps what it has seen."""
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -24,14 +26,28 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     if story:
         terminalreporter.section("how it ended")
     for moment, end in story:
-        terminalreporter.line(f"{moment:45} {end}")
+        terminalreporter.write(_row(moment, end))
 
 
 @pytest.fixture
 def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """Tells how a test with a parameter ended, in a table at the end of the run."""
+    file = request.config.rootpath / STORY_FILE
+    if STORY not in request.config.stash:
+        file.parent.mkdir(exist_ok=True)
+        file.write_text("", encoding="utf-8")
     story = request.config.stash.setdefault(STORY, [])
-    return lambda end: story.append((request.node.callspec.id, end))
+
+    def add(end: str) -> None:
+        story.append((request.node.callspec.id, end))
+        with file.open("a", encoding="utf-8") as table:
+            table.write(_row(*story[-1]))
+
+    return add
+
+
+def _row(moment: str, end: str) -> str:
+    return f"{moment:45} {end}\n"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
