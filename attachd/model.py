@@ -94,7 +94,8 @@ class Connection:
     """Cinder's connection_info, normalised: always in the plural.
 
     os-brick consults stale discovery records when it gets the singular form, and has been seen to
-    disconnect another volume's device.
+    disconnect another volume's device. ``iotune``: the front-end limits of the volume type's QoS,
+    by libvirt's own names (``total_bytes_sec`` ...).
     """
 
     protocol: str
@@ -102,6 +103,7 @@ class Connection:
     mode: Mode = Mode.RW
     discard: bool = False
     encrypted: bool = False
+    iotune: Mapping[str, int] = field(default_factory=dict)
     chap: Chap | None = None
     discovery_chap: Chap | None = None
 
@@ -113,6 +115,7 @@ class Connection:
             mode=self.mode,
             discard=self.discard,
             encrypted=self.encrypted,
+            iotune=self.iotune,
         )
 
 
@@ -151,6 +154,16 @@ class HostSession:
 
 
 # --- the guest ------------------------------------------------------------------------------
+
+# What virtio-blk shows of a serial (VIRTIO_BLK_ID_BYTES).
+_VIRTIO_SERIAL_LENGTH = 20
+
+
+def guest_path(bus: Bus, serial: str) -> str:
+    """Where udev in the guest names the disk: its device's name is a hint, this holds."""
+    if bus is Bus.SCSI:
+        return f"/dev/disk/by-id/scsi-0QEMU_QEMU_HARDDISK_{serial}"
+    return f"/dev/disk/by-id/virtio-{serial[:_VIRTIO_SERIAL_LENGTH]}"
 
 
 def disk_alias(volume_id: str) -> str:
@@ -226,6 +239,8 @@ class DiskSpec:
     bus: Bus
     mode: Mode
     discard: bool = False
+    shareable: bool = False
+    iotune: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def serial(self) -> str:
@@ -264,6 +279,7 @@ class AttachmentRecord:
     ``prior_attachment_ids`` are the volume's Cinder attachments before ours was asked for: only an
     unambiguous difference is ours (law 11). ``connection`` never carries secrets (law 6).
     ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
+    ``persistent``: the guest had a persistent XML; one without it loses its disks at its end.
     """
 
     record_id: str
@@ -286,6 +302,7 @@ class AttachmentRecord:
     shared_targets: bool | None = None
     service_uuid: str | None = None
     unplug_pending: bool = False
+    persistent: bool = True
     created_at: str = ""
     updated_at: str = ""
 
@@ -293,6 +310,11 @@ class AttachmentRecord:
     def serial(self) -> str:
         """The serial that the guest sees."""
         return self.volume_id
+
+    @property
+    def guest_path(self) -> str:
+        """The disk's name that holds inside the guest, where it has udev."""
+        return guest_path(self.bus, self.serial)
 
 
 class OperationKind(StrEnum):

@@ -30,6 +30,8 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
         "wwn": record.wwn,
         "state": str(record.state),
         "operation_id": record.operation_id,
+        "guest_path": record.guest_path,
+        "persistent": record.persistent,
     }
 
 

@@ -98,6 +98,14 @@ COMPONENTS: dict[str, Schema] = {
             "guest_name": _STRING,
             "device": _STRING,
             "serial": _STRING,
+            "guest_path": {
+                **_STRING,
+                "description": "Where udev in the guest names the disk; `device` is a hint.",
+            },
+            "persistent": {
+                "type": "boolean",
+                "description": "False: the guest has no persistent XML, and loses it at its end.",
+            },
             "bus": _choice(Bus),
             "mode": _choice(Mode),
             "host_path": _STRING_OR_NULL,

@@ -7,23 +7,39 @@ The rules:
   where all three are there, as for os-brick; else the singular three make the only target.
 * What will stand on iscsiadm's command line and in paths below /dev has to look like a portal and
   an iSCSI name; nothing is repaired or guessed.
+* Of the front-end QoS, libvirt's own keys count, as for Nova; Cinder has worked out those per GiB.
 * CHAP passwords go into :class:`attachd.model.Chap` and nowhere else.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from attachd.cinder.wire import Answer
 from attachd.errors import AttachdError, Code
 from attachd.model import Chap, Connection, Mode, Target
 
 ISCSI = "iscsi"
+
+_WHAT = ("total", "read", "write")
+_UNITS = ("bytes", "iops")
+IOTUNE = frozenset(
+    {
+        *(f"{what}_{unit}_sec" for what in _WHAT for unit in _UNITS),
+        *(f"{what}_{unit}_sec_max" for what in _WHAT for unit in _UNITS),
+        "size_iops_sec",
+    }
+)
+"""https://libvirt.org/formatdomain.html#block-i-o-tuning, as far as Cinder documents them."""
+LARGEST_LIMIT = 10**15
+"""QEMU takes no more (THROTTLE_VALUE_MAX)."""
 LARGEST_PORT = 65535
 
 _PORTAL = re.compile(
     r"(?:[A-Za-z0-9][A-Za-z0-9._-]*|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]):([0-9]{1,5})", re.ASCII
 )
+_NUMBER = re.compile(r"[0-9]{1,16}", re.ASCII)
 _IQN = re.compile(r"(?:iqn|eui|naa)\.[\w.:-]{1,219}", re.ASCII)
 
 
@@ -43,6 +59,7 @@ def read_connection(info: Answer) -> Connection:
         mode=_mode(info),
         discard=discard.flag() if discard else False,
         encrypted=encrypted.flag() if encrypted else False,
+        iotune=_iotune(info.get("qos_specs")),
         chap=_chap(info, "auth"),
         discovery_chap=_chap(info, "discovery_auth"),
     )
@@ -99,6 +116,19 @@ def _mode(info: Answer) -> Mode:
         return Mode(mode.text())
     except ValueError:
         raise mode.wrong("is neither rw nor ro") from None
+
+
+def _iotune(specs: Answer | None) -> Mapping[str, int]:
+    """As its administrator wrote it, in text, or as Cinder worked it out per GiB; 0 is no limit."""
+    limits = {key: _limit(value) for key in sorted(IOTUNE) if specs and (value := specs.get(key))}
+    return {key: limit for key, limit in limits.items() if limit}
+
+
+def _limit(value: Answer) -> int:
+    text = value.text() if isinstance(value.value, str) else str(value.integer())
+    if not _NUMBER.fullmatch(text) or int(text) > LARGEST_LIMIT:
+        raise value.wrong("is no limit that QEMU knows")
+    return int(text)
 
 
 def _chap(info: Answer, prefix: str) -> Chap | None:

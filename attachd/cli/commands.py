@@ -61,8 +61,20 @@ def attach(args: Namespace, client: Client) -> Outcome:
         client,
         lambda timeout: client.post("/v1/attachments", body, timeout=timeout),
         title=f"Attaching {args.volume} to {args.guest}",
-        shown=lambda operation: _attachment(operation["attachment"], args),
+        shown=lambda operation: _attached(operation, args),
     )
+
+
+def _attached(operation: Operation, args: Namespace) -> str:
+    """The attachment; for people with what its fields don't say by themselves."""
+    attachment = operation["attachment"]
+    text = _attachment(attachment, args)
+    if args.format != "table" or args.column:
+        return text
+    hint = f"In the guest: {attachment['guest_path']} ({attachment['device']} is only a hint).\n"
+    if not attachment["persistent"]:
+        hint += "The guest is transient: it has the disk until it stops, and is detached then.\n"
+    return text + output.printable(hint, keep="\n")
 
 
 def detach(args: Namespace, client: Client) -> Outcome:

@@ -25,6 +25,8 @@ ATTACHMENT_COLUMNS = (
     "wwn",
     "state",
     "operation_id",
+    "guest_path",
+    "persistent",
 )
 OPERATION_COLUMNS = (
     "operation_id",

@@ -23,6 +23,12 @@ def disk_xml(disk: DiskSpec, place: ScsiPlace | None = None) -> str:
     ET.SubElement(root, "target", dev=disk.target, bus=disk.bus.value)
     if disk.mode is Mode.RO:
         ET.SubElement(root, "readonly")
+    if disk.shareable:
+        ET.SubElement(root, "shareable")
+    if disk.iotune:
+        iotune = ET.SubElement(root, "iotune")
+        for name, limit in sorted(disk.iotune.items()):
+            ET.SubElement(iotune, name).text = str(limit)
     ET.SubElement(root, "serial").text = disk.serial
     ET.SubElement(root, "alias", name=disk.alias)
     if place is not None:

@@ -176,6 +176,7 @@ def _attachment(row: sqlite3.Row) -> AttachmentRecord:
         connection=_connection(values["connection"]),
         shared_targets=None if shared is None else bool(shared),
         unplug_pending=bool(values["unplug_pending"]),
+        persistent=bool(values["persistent"]),
     )
     return AttachmentRecord(**values)
 
@@ -204,4 +205,5 @@ def _connection(text: str | None) -> Connection | None:
         mode=Mode(value["mode"]),
         discard=value["discard"],
         encrypted=value["encrypted"],
+        iotune=value.get("iotune", {}),  # since schema 2
     )

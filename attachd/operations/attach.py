@@ -103,6 +103,7 @@ class Attach(Operation):
             prior_attachment_ids=self._attachments_before(volume),
             shared_targets=volume.shared_targets,
             service_uuid=volume.service_uuid,
+            persistent=guest.persistent,
         )
 
     def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
@@ -177,7 +178,11 @@ class Attach(Operation):
         }
         attachment = self._worlds.cinder.update_attachment(self._attachment_id, connector)
         self._connection = _connection_of(attachment)
-        self.record = replace(record, connection=self._connection.without_secrets())
+        self.record = replace(
+            record,
+            connection=self._connection.without_secrets(),
+            mode=Mode.RO if self._connection.mode is Mode.RO else record.mode,  # Cinder's word
+        )
 
     # --- 4 connect --------------------------------------------------------------------------
 
@@ -225,14 +230,14 @@ class Attach(Operation):
         record = self._known
         if record.host_path is None or record.connection is None:
             raise AssertionError("plug comes after identify")
-        read_only = Mode.RO in (record.mode, record.connection.mode)
         disk = DiskSpec(
             volume_id=record.volume_id,
             source=record.host_path,
             target=record.device,
             bus=record.bus,
-            mode=Mode.RO if read_only else Mode.RW,
+            mode=record.mode,
             discard=record.connection.discard,
+            iotune=record.connection.iotune,
         )
         self._worlds.guests.plug(record.guest_id, disk)
 

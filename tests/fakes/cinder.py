@@ -380,5 +380,6 @@ def _connection(row: AttachmentRow) -> Connection:
         mode=Mode(info["access_mode"]),
         discard=info.get("discard", False),
         encrypted=info["encrypted"],
+        iotune={key: int(value) for key, value in (info["qos_specs"] or {}).items()},
         chap=Chap(username=info["auth_username"], password=info["auth_password"]),
     )

@@ -66,6 +66,7 @@ class VolumeRow:
     shared_targets: bool | None = False
     service_uuid: str | None = "5d3c5e7a-0000-4000-8000-000000000001"
     read_only: bool = False
+    qos: Mapping[str, str] | None = None  # of its type, for the front end
     chap_password: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
 
@@ -219,7 +220,7 @@ class CinderRules:
             "auth_username": f"user-{volume.id[:8]}",
             "auth_password": volume.chap_password,
             "encrypted": volume.encrypted,
-            "qos_specs": None,
+            "qos_specs": dict(volume.qos) if volume.qos else None,
             "access_mode": "ro" if volume.read_only else "rw",
             "cacheable": False,
             "attachment_id": row.id,

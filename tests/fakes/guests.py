@@ -80,6 +80,8 @@ class FakeGuests:
 
     def __init__(self, *, unplug_timeout: float = 0.0) -> None:
         self.calls: list[Call] = []
+        self.plugged: dict[tuple[str, str], DiskSpec] = {}
+        """By guest and volume, as last plugged: what a GuestDisk doesn't tell."""
         self.unplug_timeout = unplug_timeout
         self._changed = threading.Condition()
         self._reachable = True
@@ -280,6 +282,8 @@ class FakeGuests:
             self._check_room(domain, disk, missing)
             for document in missing:
                 document[disk.target] = _as_guest_disk(disk)
+            if missing:
+                self.plugged[guest_id, disk.volume_id] = disk
 
     def unplug(self, guest_id: str, volume_id: str) -> None:
         """See Guests."""

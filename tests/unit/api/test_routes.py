@@ -39,6 +39,8 @@ ATTACHMENT_FIELDS = {
     "wwn",
     "state",
     "operation_id",
+    "guest_path",
+    "persistent",
 }
 
 

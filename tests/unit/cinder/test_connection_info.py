@@ -67,6 +67,35 @@ def test_a_plural_that_is_not_whole_does_not_count(absent: str) -> None:
     assert read(info).targets == read(SINGULAR).targets
 
 
+QOS = {
+    "total_bytes_sec": "1048576",
+    "read_iops_sec_max": "500",
+    "size_iops_sec": "4096",
+    "write_bytes_sec": "0",
+    "write_iops_sec": 300,
+    "a_driver_of_its_own": "who knows",
+}
+
+
+def test_of_the_front_end_qos_libvirts_own_keys_count_and_0_is_no_limit() -> None:
+    assert read({**SINGULAR, "qos_specs": QOS}).iotune == {
+        "total_bytes_sec": 1048576,
+        "read_iops_sec_max": 500,
+        "write_iops_sec": 300,
+        "size_iops_sec": 4096,
+    }
+    assert read(SINGULAR).iotune == {}
+
+
+@pytest.mark.parametrize(
+    "limit", ["much", "-1", "1.5", "", "²", "9" * 17, str(10**15 + 1), -5, True]
+)
+def test_what_is_no_limit_is_refused_by_its_path(limit: object) -> None:
+    error = refusal({**SINGULAR, "qos_specs": {"total_bytes_sec": limit}})
+    assert error.code is Code.CINDER_REFUSED
+    assert "qos_specs.total_bytes_sec" in error.problem.brief
+
+
 def test_chap_is_kept_and_not_shown() -> None:
     connection = read(SINGULAR)
     assert connection.chap == Chap(username="somebody", password=PASSWORD, method="CHAP")

@@ -49,6 +49,14 @@ def test_attach_prints_the_attachment(daemon: FakeEngine, run: Run) -> None:
     assert uuid.UUID(daemon.requests[0].request_id)
 
 
+@pytest.mark.usefixtures("daemon")
+def test_attach_tells_people_where_the_guest_finds_the_disk(run: Run) -> None:
+    out = run("attach", "web", "data").out
+    table, _, hint = out.rpartition("+\n")
+    volume_id = table.partition("| serial")[2].split()[1]
+    assert hint == f"In the guest: /dev/disk/by-id/virtio-{volume_id[:20]} (vdb is only a hint).\n"
+
+
 def test_attach_hands_on_its_options(daemon: FakeEngine, run: Run) -> None:
     options = ("--device", "sdc", "--bus", "scsi", "--mode", "ro", "--override-nova")
     assert run("attach", "web", "data", *options).status == 0

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.model import GuestDisk, GuestState, OperationKind, OperationState, Target
+from attachd.model import GuestDisk, GuestState, Mode, OperationKind, OperationState, Target
 from tests.unit.bench import Bench
 
 EVERY_STEP = [
@@ -65,6 +65,27 @@ def test_a_stopped_guest_gets_the_disk_in_its_persistent_xml(bench: Bench, volum
     view = bench.guests.get(guest)
     assert view is not None
     assert (len(view.live_disks), len(view.config_disks)) == (0, 1)
+
+
+def test_the_front_end_qos_limits_the_guests_disk(bench: Bench, guest: str) -> None:
+    volume = bench.cinder.add_volume(name="slow", qos={"total_iops_sec": "100"})
+    assert bench.attach("web", "slow").state is OperationState.DONE
+    assert bench.guests.plugged[guest, volume].iotune == {"total_iops_sec": 100}
+
+
+def test_what_cinder_lets_be_read_only_is_read_only(bench: Bench, guest: str) -> None:
+    volume = bench.cinder.add_volume(name="golden", read_only=True)
+    view = bench.attach("web", "golden")
+    assert view.attachment is not None
+    assert view.attachment.mode is Mode.RO
+    assert bench.guests.plugged[guest, volume].mode is Mode.RO
+
+
+def test_a_transient_guest_has_it_until_its_end(bench: Bench, volume: str) -> None:
+    bench.guests.add("passing", persistent=False)
+    view = bench.attach("passing", "data")
+    assert view.attachment is not None
+    assert not view.attachment.persistent
 
 
 # --- refused before anything was touched -----------------------------------------------------

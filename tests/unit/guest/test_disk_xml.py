@@ -46,6 +46,23 @@ def test_readonly_only_where_asked_for() -> None:
     assert parsed(disk_xml(DISK)).find("readonly") is None
 
 
+def test_a_shared_disk_says_so_and_stays_without_a_cache() -> None:
+    shared = parsed(disk_xml(replace(DISK, shareable=True)))
+    assert shared.find("shareable") is not None
+    driver = shared.find("driver")
+    assert driver is not None
+    assert driver.get("cache") == "none"
+    assert parsed(disk_xml(DISK)).find("shareable") is None
+
+
+def test_each_limit_of_the_qos() -> None:
+    limits = {"total_iops_sec": 100, "read_bytes_sec_max": 2_000_000}
+    iotune = parsed(disk_xml(replace(DISK, iotune=limits))).find("iotune")
+    assert iotune is not None
+    assert {limit.tag: int(limit.text or "") for limit in iotune} == limits
+    assert parsed(disk_xml(DISK)).find("iotune") is None
+
+
 def test_a_scsi_disk_has_its_place() -> None:
     disk = replace(DISK, bus=Bus.SCSI, target="sda")
     address = parsed(disk_xml(disk, ScsiPlace(controller=1, unit=17))).find("address")
