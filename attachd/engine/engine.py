@@ -81,6 +81,7 @@ class Engine:
             guests=guests,
             launch=self._launch,
             detach=partial(self._submit_about, OperationKind.DETACH),
+            clean_up=partial(self._submit_about, OperationKind.CLEAN_UP),
             interval=resume_interval,
         )
 

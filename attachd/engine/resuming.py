@@ -1,4 +1,4 @@
-"""What goes on by itself: operations that wait for a world, and guests that let go late.
+"""What goes on by itself: what waits for a world, guests that let go late, transient ones' end.
 
 One thread looks now and then, and at once when libvirt tells news. It only decides that something
 may go on; whether it still is open is read again where it is begun.
@@ -13,7 +13,7 @@ from attachd.engine.patience import Patience
 from attachd.errors import AttachdError, Code
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import AttachmentRecord, OperationState
+from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations import proofs
 from attachd.operations.ports import Guests
 from attachd.periodic import Periodic
@@ -22,7 +22,7 @@ LOG = logging.getLogger(__name__)
 
 
 class Resumer:
-    """``launch`` drives an operation that is open, ``detach`` begins a new one.
+    """``launch`` drives an operation that is open, ``detach`` and ``clean_up`` begin a new one.
 
     ``interval``: seconds between two looks.
     """
@@ -34,12 +34,14 @@ class Resumer:
         guests: Guests,
         launch: Callable[[str], None],
         detach: Callable[[AttachmentRecord], object],
+        clean_up: Callable[[AttachmentRecord], object],
         interval: float,
     ) -> None:
         self._journal = journal
         self._guests = guests
         self._launch = launch
         self._detach = detach
+        self._clean_up = clean_up
         self._patience = Patience(first=interval)
         self._periodic = Periodic(
             name="resumer",
@@ -51,6 +53,7 @@ class Resumer:
     def start(self) -> None:
         """Begin to look, and to listen to libvirt."""
         self._guests.on_disk_removed(lambda _guest_id, _alias: self._periodic.wake())
+        self._guests.on_stopped(lambda _guest_id: self._periodic.wake())
         self._guests.on_reachable(self._try_at_once)
         self._periodic.start()
 
@@ -72,7 +75,9 @@ class Resumer:
         for row in rows:
             if self._was_let_go_late(row):
                 self._launch(row.operation_id)
-        self._finish_late_unplugs(busy={row.volume_id for row in rows})
+        busy = {row.volume_id for row in rows}
+        self._finish_late_unplugs(busy=busy)
+        self._clean_up_behind_transient_guests(busy=busy)
 
     def _was_let_go_late(self, row: OperationRow) -> bool:
         """Did it stop at a guest that kept its disk then, and doesn't now?"""
@@ -93,6 +98,17 @@ class Resumer:
             if self._let_go(record) and self._patience.is_over(record.record_id):
                 LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
                 self._detach(record)
+
+    def _clean_up_behind_transient_guests(self, *, busy: Set[str | None]) -> None:
+        """A guest without a persistent XML took its disks with it when it ended."""
+        for record in self._journal.live_attachments():
+            if record.persistent or record.state is not AttachmentState.ATTACHED:
+                continue
+            if record.volume_id in busy or record.unplug_pending:
+                continue
+            if self._let_go(record) and self._patience.is_over(record.record_id):
+                LOG.info("Transient guest %s ended with %s", record.guest_name, record.volume_id)
+                self._clean_up(record)
 
     def _let_go(self, record: AttachmentRecord) -> bool:
         """Libvirt's own answer; where it gives none, the disk counts as held."""

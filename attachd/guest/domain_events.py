@@ -15,12 +15,14 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
+from functools import partial
 
 import libvirt
 
 LOG = logging.getLogger(__name__)
 
 DiskRemovedListener = Callable[[str, str], None]
+StoppedListener = Callable[[str], None]
 
 
 class Happened(Enum):
@@ -66,12 +68,18 @@ class DomainEvents:
         self._lock = threading.Lock()
         self._watches: set[Watch] = set()
         self._listeners: list[DiskRemovedListener] = []
+        self._stopped_listeners: list[StoppedListener] = []
         self._stopping = False
 
     def on_disk_removed(self, listener: DiskRemovedListener) -> None:
         """Call ``listener(guest_id, alias)`` on every DEVICE_REMOVED, in the event thread."""
         with self._lock:
             self._listeners.append(listener)
+
+    def on_stopped(self, listener: StoppedListener) -> None:
+        """Call ``listener(guest_id)`` on the end of every domain, in the event thread."""
+        with self._lock:
+            self._stopped_listeners.append(listener)
 
     @contextlib.contextmanager
     def watch(self, guest_id: str) -> Iterator[Watch]:
@@ -129,19 +137,24 @@ class DomainEvents:
         with self._lock:
             listeners = tuple(self._listeners)
         for listener in listeners:
-            try:
-                listener(guest_id, alias)
-            except Exception:
-                # It would end in libvirt's C code, and the other listeners must hear of it, too.
-                LOG.exception("A listener failed on the removal of %s from %s.", alias, guest_id)
+            _call(partial(listener, guest_id, alias), f"the removal of {alias} from {guest_id}")
 
     def _removal_failed(
         self, _connection: object, domain: libvirt.virDomain, alias: str, _opaque: object
     ) -> None:
         self._tell(Signal(happened=Happened.REFUSED, alias=alias), domain.UUIDString())
 
-    def _lifecycle(self, _connection: object, domain: libvirt.virDomain, *_: object) -> None:
-        self._tell(Signal(happened=Happened.LOOK_AGAIN), domain.UUIDString())
+    def _lifecycle(
+        self, _connection: object, domain: libvirt.virDomain, event: int, *_: object
+    ) -> None:
+        guest_id = domain.UUIDString()
+        self._tell(Signal(happened=Happened.LOOK_AGAIN), guest_id)
+        if event != libvirt.VIR_DOMAIN_EVENT_STOPPED:
+            return
+        with self._lock:
+            listeners = tuple(self._stopped_listeners)
+        for listener in listeners:
+            _call(partial(listener, guest_id), f"the end of {guest_id}")
 
     def _tell(self, signal: Signal, guest_id: str | None = None) -> None:
         with self._lock:
@@ -149,3 +162,11 @@ class DomainEvents:
         for watch in watches:
             if guest_id in (None, watch.guest_id):
                 watch.tell(signal)
+
+
+def _call(listener: Callable[[], None], news: str) -> None:
+    """An exception would end in libvirt's C code, and the other listeners must hear of it, too."""
+    try:
+        listener()
+    except Exception:
+        LOG.exception("A listener failed on %s.", news)

@@ -111,6 +111,10 @@ class LibvirtGuests:
         """
         self._events.on_disk_removed(listener)
 
+    def on_stopped(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener(guest_id)`` on the end of every guest; see ``on_disk_removed``."""
+        self._events.on_stopped(listener)
+
     def on_reachable(self, listener: Callable[[], None]) -> None:
         """Call ``listener()`` each time a connection to libvirt comes (back) to life.
 

@@ -224,6 +224,9 @@ class Guests(Protocol):
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
         """Call ``listener(guest_id, alias)`` on every DEVICE_REMOVED, in the event thread."""
 
+    def on_stopped(self, listener: Callable[[str], None]) -> None:
+        """Call ``listener(guest_id)`` on the end of every guest, in the event thread."""
+
     def on_reachable(self, listener: Callable[[], None]) -> None:
         """Call ``listener()`` each time a connection to libvirt comes (back) to life."""
 

@@ -246,6 +246,15 @@ def test_plug_into_no_guest(stage: Stage) -> None:
     assert not caught.value.touched
 
 
+def test_a_guests_end_is_told(stage: Stage) -> None:
+    ended: list[str] = []
+    stage.guests.on_stopped(ended.append)
+    transient = stage.new_guest(persistent=False)
+    stage.destroy(transient)
+    eventually("its end is told", lambda: transient in ended)
+    assert stage.guests.get(transient) is None
+
+
 # --- unplugging ---------------------------------------------------------------------------
 
 

@@ -90,6 +90,7 @@ class FakeGuests:
         self._orphans: dict[str, deque[AttachdError]] = {"plug": deque(), "unplug": deque()}
         self._late: list[tuple[str, Callable[[], object]]] = []  # by guest
         self._removed: list[Callable[[str, str], None]] = []
+        self._stopped: list[Callable[[str], None]] = []
         self._came_back: list[Callable[[], None]] = []
 
     # --- arranging the world --------------------------------------------------------------
@@ -133,6 +134,9 @@ class FakeGuests:
             if not domain.persistent:
                 del self._domains[guest_id]
             self._changed.notify_all()
+            listeners = tuple(self._stopped)
+        for listener in listeners:
+            _in_a_thread_of_its_own(partial(listener, guest_id))
 
     def rename(self, guest_id: str, name: str) -> None:
         """virsh domrename."""
@@ -309,6 +313,10 @@ class FakeGuests:
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
         """See Guests."""
         self._removed.append(listener)
+
+    def on_stopped(self, listener: Callable[[str], None]) -> None:
+        """See Guests."""
+        self._stopped.append(listener)
 
     def on_reachable(self, listener: Callable[[], None]) -> None:
         """See Guests."""

@@ -371,10 +371,11 @@ def test_what_is_left_on_a_session_that_another_volume_uses(bench: Bench, guest:
     assert bench.auditor.audit() == (), "another volume has that number by now"
 
 
-def test_a_stopped_guest_that_is_transient_is_gone(bench: Bench) -> None:
-    guest = bench.guests.add("brief", persistent=False)
+def test_a_guest_that_was_made_transient_meanwhile_is_gone_at_its_end(bench: Bench) -> None:
+    guest = bench.guests.add("brief")
     bench.cinder.add_volume(name="data")
     bench.attach("brief", "data")
+    bench.guests.undefine(guest)
     assert bench.auditor.audit() == ()
     bench.guests.destroy(guest)
     assert codes(bench) == ["guest-gone"]

@@ -10,7 +10,7 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import AttachmentState, OperationKind, Target
-from tests.unit.bench import PATIENCE, Bench
+from tests.unit.bench import PATIENCE, RESUME_SECONDS, Bench
 
 ANOTHER = "3600140500000000000000000000000ff"
 
@@ -427,3 +427,58 @@ def test_a_volume_that_is_gone_is_fenced_once(bench: Bench, guest: str, volume: 
     kinds = [str(view.kind) for view in bench.engine.operations(open_only=False)]
     assert kinds == ["fence", "attach"]
     assert state(bench) == "needs-attention"
+
+
+# --- a transient guest's end -------------------------------------------------------------------
+
+
+@pytest.fixture
+def passing(bench: Bench) -> tuple[str, str]:
+    """A transient guest with a volume."""
+    ids = bench.guests.add("passing", persistent=False), bench.cinder.add_volume(name="its")
+    assert bench.attach("passing", "its").state == "done"
+    return ids
+
+
+def cleaned_up(bench: Bench, guest: str, volume: str) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while bench.journal.live_attachments():
+        assert time.monotonic() < deadline, bench.engine.operations(open_only=False)[0]
+        time.sleep(0.02)
+    bench.until_closed()
+    bench.assert_nothing_left(guest, volume)
+    kinds = [view.kind for view in bench.engine.operations(open_only=False)]
+    assert kinds[0] == OperationKind.CLEAN_UP
+
+
+def test_behind_a_transient_guests_end_its_volume_is_taken_off(
+    bench: Bench, passing: tuple[str, str]
+) -> None:
+    bench.guests.destroy(passing[0])
+    cleaned_up(bench, *passing)
+
+
+def test_a_transient_guest_that_ends_beside_a_dead_daemon_is_noticed_at_its_start(
+    bench: Bench, passing: tuple[str, str]
+) -> None:
+    bench.stop()
+    bench.guests.destroy(passing[0])
+    bench.start()
+    cleaned_up(bench, *passing)
+
+
+def test_a_transient_guest_that_cannot_be_looked_at_keeps_its_volume(
+    bench: Bench, passing: tuple[str, str]
+) -> None:
+    bench.guests.go_away()
+    bench.guests.destroy(passing[0])
+    time.sleep(3 * RESUME_SECONDS)
+    assert state(bench) is AttachmentState.ATTACHED
+    bench.guests.come_back()
+    cleaned_up(bench, *passing)
+
+
+def test_a_persistent_guests_end_takes_nothing_off(bench: Bench, guest: str, volume: str) -> None:
+    bench.guests.destroy(guest)
+    time.sleep(3 * RESUME_SECONDS)
+    assert state(bench) is AttachmentState.ATTACHED
