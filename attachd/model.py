@@ -279,6 +279,7 @@ class AttachmentRecord:
     ``prior_attachment_ids`` are the volume's Cinder attachments before ours was asked for: only an
     unambiguous difference is ours (law 11). ``connection`` never carries secrets (law 6).
     ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
+    ``shareable``: a multiattach volume, which other guests may have beside this one.
     ``persistent``: the guest had a persistent XML; one without it loses its disks at its end.
     """
 
@@ -303,6 +304,7 @@ class AttachmentRecord:
     service_uuid: str | None = None
     unplug_pending: bool = False
     persistent: bool = True
+    shareable: bool = False
     created_at: str = ""
     updated_at: str = ""
 

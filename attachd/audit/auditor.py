@@ -111,7 +111,14 @@ class _Audit:
         )
         found = (
             *unseen,
-            *compare(record, cinder=cinder, host=host, guest=guest, guests=self._everyone),
+            *compare(
+                record,
+                cinder=cinder,
+                host=host,
+                guest=guest,
+                guests=self._everyone,
+                attachments=self._journal.live_attachments(),
+            ),
         )
         # An operation that began meanwhile is what changed the worlds.
         return found if found and self._is_still(record) else ()

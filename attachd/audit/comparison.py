@@ -54,10 +54,12 @@ def compare(
     host: HostSays | None,
     guest: GuestSays | None,
     guests: Collection[Guest],
+    attachments: Collection[AttachmentRecord],
 ) -> tuple[Finding, ...]:
     """The disagreements about an attachment that no operation is at work on.
 
-    ``guests``: every one, as far as libvirt could be asked for them.
+    ``guests``: every one, as far as libvirt could be asked for them; ``attachments``: all that are
+    live.
     """
     says = _in_words(record, cinder, host, guest)
     # For a shell: whoever reads it pastes the command, and a guest's name may be anything.
@@ -69,7 +71,8 @@ def compare(
         *(_in_guest(record, guest) if guest else ()),
     )
     seen = cinder is not None and host is not None and guest is not None
-    repair = _repair(record, {code for code, _, _ in found}, cinder if seen else None, guests)
+    codes = {code for code, _, _ in found}
+    repair = _repair(record, codes, cinder if seen else None, guests, attachments)
     return tuple(
         Finding(
             code=code,
@@ -126,6 +129,14 @@ _ATTACHED_STATUSES = frozenset(
 )
 
 
+# What it is while somebody else attaches or detaches a multiattach volume.
+_OTHERS_STATUSES = frozenset({"reserved", "attaching", "detaching"})
+
+
+def _statuses(volume: Volume) -> Set[str]:
+    return _ATTACHED_STATUSES | (_OTHERS_STATUSES if volume.multiattach else frozenset())
+
+
 def _in_journal(record: AttachmentRecord) -> Iterator[_Found]:
     if record.state is not AttachmentState.ATTACHED:
         yield (
@@ -142,7 +153,7 @@ def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
             "Cinder has no such volume any more: the guest may hold another volume's bytes.",
             _DETACH,
         )
-    elif cinder.volume.status not in _ATTACHED_STATUSES and cinder.attachment is not None:
+    elif cinder.volume.status not in _statuses(cinder.volume) and cinder.attachment is not None:
         yield (
             FindingCode.VOLUME_STATUS_DIFFERS,
             f"Cinder says that the volume is {cinder.volume.status}, and it is attached.",
@@ -211,6 +222,7 @@ def _repair(
     codes: Set[FindingCode],
     cinder: CinderSays | None,
     guests: Collection[Guest],
+    attachments: Collection[AttachmentRecord],
 ) -> Repair | None:
     """What is safe. ``cinder`` is None unless every world could be asked.
 
@@ -221,7 +233,8 @@ def _repair(
     wrong = FindingCode.WRONG_DEVICE in codes  # which a detach wouldn't touch
     own = next((guest for guest in guests if guest.guest_id == record.guest_id), None)
     dropped = own is None or not any(disk.is_of(record.volume_id) for disk in own.disks)
-    if cinder and not wrong and (dropped or dangerous) and not proofs.users(record, guests):
+    needless = dropped or dangerous
+    if cinder and not wrong and needless and not proofs.users(record, guests, attachments):
         return Repair.CLEAN_UP
     if dangerous:
         return Repair.FENCE if record.state is AttachmentState.ATTACHED else None

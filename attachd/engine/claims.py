@@ -2,8 +2,9 @@
 
 First the durable mark on the volume, atomically: it keeps every other operation off even while no
 lock is held. What attachd does by itself is waited for: who asks for an attach or a detach knows
-nothing of it. Then the guest's lock, waited for; then the volume's, which nobody of ours can hold
-without the mark. Each is a lock between threads and a file lock between processes.
+nothing of it; and so is what goes on with a shareable volume and another guest. Then the guest's
+lock, waited for; then the volume's, which nobody of ours can hold without the mark. Each is a lock
+between threads and a file lock between processes.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ class Claims:
         Raises Refused volume-busy (another open operation holds the volume) or guest-busy (the
         guest's turn didn't come in time).
         """
-        waited = self._mark(operation_id, guest, volume)
+        waited = self._mark(operation_id, guest, volume, patient=not volume_only)
         if not volume_only:
             free = self._lock(f"guest-{guest.guest_id}", 0, held)
             if not free and not self._lock(f"guest-{guest.guest_id}", self._timeout, held):
@@ -59,8 +60,14 @@ class Claims:
             raise _volume_busy(volume, None)
         return waited
 
-    def _mark(self, operation_id: str, guest: GuestName, volume: VolumeName) -> bool:
-        """Set the durable mark; True where housekeeping of ours had to end first."""
+    def _mark(
+        self, operation_id: str, guest: GuestName, volume: VolumeName, *, patient: bool
+    ) -> bool:
+        """Set the durable mark; True where something had to end first.
+
+        ``patient``: an operation of another guest on a shareable volume is waited for, too. Who
+        libvirt's hook waits for must not: that operation may wait for libvirt.
+        """
         waited = False
         deadline = time.monotonic() + self._timeout
         while holder := self._journal.claim(
@@ -70,8 +77,9 @@ class Claims:
             volume_id=volume.volume_id,
             volume_name=volume.name,
         ):
-            passing = holder.request.kind.without_libvirt and not holder.state.resting
-            if not passing or time.monotonic() > deadline:
+            beside = patient and volume.shareable and holder.guest_id != guest.guest_id
+            passing = holder.request.kind.without_libvirt or beside
+            if holder.state.resting or not passing or time.monotonic() > deadline:
                 raise _volume_busy(volume, holder)
             waited = True
             time.sleep(_PAUSE)

@@ -177,6 +177,7 @@ def _attachment(row: sqlite3.Row) -> AttachmentRecord:
         shared_targets=None if shared is None else bool(shared),
         unplug_pending=bool(values["unplug_pending"]),
         persistent=bool(values["persistent"]),
+        shareable=bool(values["shareable"]),
     )
     return AttachmentRecord(**values)
 

@@ -104,6 +104,7 @@ class Attach(Operation):
             shared_targets=volume.shared_targets,
             service_uuid=volume.service_uuid,
             persistent=guest.persistent,
+            shareable=volume.multiattach,
         )
 
     def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
@@ -142,7 +143,8 @@ class Attach(Operation):
         """Delete the attachment, the new style's unreserve: never before the host is clear."""
         if self._known.connection is not None:  # it may be exported
             self._hold_guard()
-        proofs.prove_host_clear(self._worlds.host, self._known)
+        if not self._others():
+            proofs.prove_host_clear(self._worlds.host, self._known)
         attachment_id = self._known.attachment_id or self._created_unseen()
         if attachment_id is not None:
             self._worlds.cinder.delete_attachment(attachment_id)
@@ -198,7 +200,9 @@ class Attach(Operation):
         record = self._known
         # What somebody else brought, and what was never proven to be this volume's, isn't ours to
         # take away: its presence keeps the attachment (see _delete).
-        if record.connection is not None and (record.wwn is not None or not self._was_there):
+        # Nor is what another guest of this host uses.
+        ours = record.wwn is not None or not self._was_there
+        if record.connection is not None and ours and not self._others():
             self._worlds.host.disconnect(
                 record.volume_id, record.connection, expected_wwn=record.wwn
             )
@@ -213,7 +217,7 @@ class Attach(Operation):
             self._kernel_path,
             record.connection,
             size_bytes=record.size_bytes,
-            expected_wwn=record.wwn,
+            expected_wwn=record.wwn or self._wwn_of_others(),
         )
         proofs.prove_unshared(
             device,
@@ -223,6 +227,10 @@ class Attach(Operation):
             guests=self._worlds.guests.all(),
         )
         self.record = replace(record, host_path=device.path, wwn=device.wwn)
+
+    def _wwn_of_others(self) -> str | None:
+        """One volume, one WWN: also beside other guests."""
+        return next((other.wwn for other in self._others() if other.wwn), None)
 
     # --- 6 plug -----------------------------------------------------------------------------
 
@@ -237,6 +245,7 @@ class Attach(Operation):
             bus=record.bus,
             mode=record.mode,
             discard=record.connection.discard,
+            shareable=record.shareable,
             iotune=record.connection.iotune,
         )
         self._worlds.guests.plug(record.guest_id, disk)

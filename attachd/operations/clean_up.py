@@ -42,7 +42,9 @@ class CleanUp(Detach):
 
     def _refuse_used(self) -> None:
         record = self._known
-        users = proofs.users(record, self._worlds.guests.all())
+        users = proofs.users(
+            record, self._worlds.guests.all(), self._worlds.records.live_attachments()
+        )
         if users:
             raise Refused(
                 Code.STILL_IN_USE,

@@ -61,7 +61,30 @@ class Detach(Operation):
         if not current:
             raise self._not_attached()
         self._worlds.guests.check()
+        self._require_export_for_others(current[0])
         self.record = current[0]
+
+    def _require_export_for_others(self, record: AttachmentRecord) -> None:
+        """Guests that keep the device need an attachment in Cinder that keeps it exported.
+
+        Otherwise this one's end would take the export away under them. Raises still-in-use.
+        """
+        others = self._others_of(record)
+        if not others:
+            return
+        listed = self._worlds.cinder.list_attachments(record.volume_id)
+        exported = {attachment.attachment_id for attachment in listed}
+        gone = [other for other in others if other.attachment_id not in exported]
+        if gone and record.attachment_id in exported:
+            other = gone[0]
+            raise Refused(
+                Code.STILL_IN_USE,
+                f"Guest {other.guest_name} has the volume, too, and Cinder doesn't know it any "
+                "more.",
+                details=f"Cinder has no attachment {other.attachment_id}.",
+                resolution=f"Detach that one first: attachctl detach {other.guest_name} "
+                f"{other.volume_id}",
+            )
 
     def _asked_for(self) -> AttachmentRecord:
         """The record that the request names: by ids, or by what its names mean to the worlds now.
@@ -169,6 +192,8 @@ class Detach(Operation):
         if record.connection is None:
             return
         self._hold_guard()
+        if self._others():
+            return  # the last one disconnects
         self._worlds.host.disconnect(
             record.volume_id,
             record.connection,
@@ -180,7 +205,10 @@ class Detach(Operation):
 
     def _prove(self) -> None:
         proofs.prove_guest_clear(self._worlds.guests, self._known)
-        proofs.prove_host_clear(self._worlds.host, self._known)
+        if self._others():
+            self._require_export_for_others(self._known)
+        else:
+            proofs.prove_host_clear(self._worlds.host, self._known)
 
     # --- 5 delete: the volume becomes available ---------------------------------------------
 

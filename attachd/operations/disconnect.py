@@ -86,8 +86,18 @@ class Disconnect(Housekeeping):
             shared_targets=record.shared_targets, service_uuid=record.service_uuid, wait=False
         ):
             self._refuse_superseded(record)
+            self._refuse_shared(record)
             self._worlds.host.disconnect(
                 record.volume_id, record.connection, expected_wwn=record.wwn
+            )
+
+    def _refuse_shared(self, record: AttachmentRecord) -> None:
+        """Another guest may be about to start with it: its last detach disconnects it."""
+        if others := self._others():
+            raise Refused(
+                Code.STILL_IN_USE,
+                f"Volume {record.volume_id} is attached to other guests of this host: "
+                f"{', '.join(other.guest_name for other in others)}.",
             )
 
     def _refuse_superseded(self, record: AttachmentRecord) -> None:

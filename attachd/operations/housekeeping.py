@@ -44,10 +44,12 @@ class Housekeeping(Operation):
     def _take_off_fenced(self) -> None:
         """Where nobody holds it; else it stays fenced, and who detaches it meets what is left.
 
+        It also stays where another guest has the volume by an attachment of its own.
+
         The guard isn't waited for, as a guest's start may wait for this operation.
         """
         record = self._known
-        if record.connection is None:
+        if record.connection is None or self._others():
             return
         try:
             with self._worlds.host.guard(

@@ -74,7 +74,9 @@ class Operation(ABC):
         """See :class:`Claim`."""
         self._claim(
             GuestName(guest_id=record.guest_id, name=record.guest_name),
-            VolumeName(volume_id=record.volume_id, name=record.volume_name),
+            VolumeName(
+                volume_id=record.volume_id, name=record.volume_name, shareable=record.shareable
+            ),
             volume_only=volume_only,
         )
 
@@ -110,6 +112,20 @@ class Operation(ABC):
         if record.connection is None:
             return set()
         return {wwn for wwn in self._worlds.host.wwns(record.connection) if wwn != record.wwn}
+
+    def _others(self) -> tuple[AttachmentRecord, ...]:
+        """The volume's attachments to other guests of this host, which use the same device.
+
+        None of them comes or goes while this operation holds the volume.
+        """
+        return self._others_of(self._known)
+
+    def _others_of(self, record: AttachmentRecord) -> tuple[AttachmentRecord, ...]:
+        return tuple(
+            other
+            for other in self._worlds.records.live_attachments()
+            if other.volume_id == record.volume_id and other.record_id != record.record_id
+        )
 
     def _is_given_up(self) -> bool:
         """Does Cinder not export it to this host any more? Where it can't be asked, it may."""

@@ -22,17 +22,19 @@ def refuse_nova_owned(guest: Guest, *, override: bool) -> None:
 
 
 def refuse_unavailable(volume: Volume) -> None:
-    """Only an available, plain volume can be attached."""
+    """Only an available, plain volume can be attached, or one more time a multiattach one."""
     if volume.encrypted:
         raise Refused(
             Code.VOLUME_ENCRYPTED,
             f"Volume {volume.name or volume.volume_id} is encrypted, which attachd can't attach.",
             resolution="Retype the volume to an unencrypted type, or attach it through Nova.",
         )
-    if volume.status != "available":
+    usable = ("available", "in-use") if volume.multiattach else ("available",)
+    if volume.status not in usable:
         raise Refused(
             Code.VOLUME_NOT_AVAILABLE,
-            f"Volume {volume.name or volume.volume_id} is {volume.status}, not available.",
+            f"Volume {volume.name or volume.volume_id} is {volume.status}, not "
+            f"{' or '.join(usable)}.",
             resolution=f"See who uses it: openstack volume show {volume.volume_id}",
         )
 
@@ -43,7 +45,7 @@ def refuse_attached(
     """A second attach of an attached volume is refused: by the journal, and by the XML.
 
     Whatever Cinder says by now: as long as another guest of this host may have the volume's device,
-    no second one gets it.
+    no second one gets it, unless they may share it.
     """
     in_journal = any(
         (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id)
@@ -56,7 +58,8 @@ def refuse_attached(
             resolution=f"See it: attachctl list --guest {guest.name}",
         )
     for record in attachments:
-        if record.volume_id == volume.volume_id and not volume.multiattach:
+        both = volume.multiattach and record.shareable
+        if record.volume_id == volume.volume_id and not both:
             raise Refused(
                 Code.VOLUME_NOT_AVAILABLE,
                 f"Volume {volume.name or volume.volume_id} is attached to guest "

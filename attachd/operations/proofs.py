@@ -19,10 +19,29 @@ def guest_holds(guest: Guest, volume_id: str) -> bool:
     return any(disk.is_of(volume_id) for disk in disks)
 
 
-def users(record: AttachmentRecord, guests: Collection[Guest]) -> list[str]:
-    """The guests for whom the volume can't be cleaned up: who runs with it, or names its device."""
+def sharers(record: AttachmentRecord, attachments: Collection[AttachmentRecord]) -> frozenset[str]:
+    """The ids of the other guests that have the volume by attachments of their own."""
+    return frozenset(
+        other.guest_id
+        for other in attachments
+        if other.volume_id == record.volume_id and other.guest_id != record.guest_id
+    )
+
+
+def users(
+    record: AttachmentRecord,
+    guests: Collection[Guest],
+    attachments: Collection[AttachmentRecord],
+) -> list[str]:
+    """The guests for whom the volume can't be cleaned up: who runs with it, or names its device.
+
+    Not those that have it by attachments of their own.
+    """
     found = []
+    others = sharers(record, attachments)
     for guest in guests:
+        if guest.guest_id in others:
+            continue
         own = guest.guest_id == record.guest_id
         disks = guest.live_disks if own else guest.disks
         if any(
@@ -66,7 +85,10 @@ def prove_unclaimed(
     """
     for other in attachments:
         theirs = other.connection.targets if other.connection else ()
-        if other.record_id != record.record_id and set(theirs) & set(connection.targets):
+        shared = record.shareable and other.volume_id == record.volume_id
+        if other.record_id == record.record_id or shared:
+            continue
+        if set(theirs) & set(connection.targets):
             raise AttachdError(
                 Code.WRONG_DEVICE,
                 f"Cinder names a LUN that volume {other.volume_id} is attached by already.",
@@ -91,9 +113,10 @@ def prove_unshared(
     for other in attachments:
         if other.wwn == device.wwn and other.volume_id != record.volume_id:
             raise _shared(device, f"attachment {other.attachment_id} of volume {other.volume_id}")
+    attached_to = {record.guest_id} | sharers(record, attachments)
     for guest in guests:
         for disk in guest.disks:
-            own = guest.guest_id == record.guest_id and disk.is_of(record.volume_id)
+            own = guest.guest_id in attached_to and disk.is_of(record.volume_id)
             if disk.source in names and not own:
                 raise _shared(device, f"disk {disk.target} of guest {guest.name}")
 

@@ -73,12 +73,13 @@ class GuestName:
 
 @dataclass(frozen=True, kw_only=True)
 class VolumeName:
-    """A volume's id and name."""
+    """A volume's id and name; ``shareable``: other guests may have it at the same time."""
 
     volume_id: str
     name: str
+    shareable: bool = False
 
     @classmethod
     def of(cls, volume: Volume) -> VolumeName:
         """Of a volume that was read."""
-        return cls(volume_id=volume.volume_id, name=volume.name)
+        return cls(volume_id=volume.volume_id, name=volume.name, shareable=volume.multiattach)

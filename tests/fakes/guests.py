@@ -352,6 +352,19 @@ class FakeGuests:
             raise _refused(f"target {disk.target} already exists")
         if any(document is domain.live for document in missing) and domain.free(disk.bus) == 0:
             raise _refused("No more available PCI slots")
+        if any(document is domain.live for document in missing) and self._is_locked(domain, disk):
+            raise _refused('Failed to get "write" lock')
+
+    def _is_locked(self, domain: _Domain, disk: DiskSpec) -> bool:
+        """QEMU's own lock on the device: one writer, unless all share it."""
+        for other in self._domains.values():
+            for held in other.live.values():
+                if other is domain or held.source != disk.source:
+                    continue
+                theirs = self.plugged.get((other.guest_id, held.serial or ""))
+                if not (disk.shareable and theirs is not None and theirs.shareable):
+                    return True
+        return False
 
     def _ask(self, domain: _Domain, volume_id: str) -> list[str]:
         for target in _targets(domain.live, volume_id):
