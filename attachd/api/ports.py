@@ -7,7 +7,7 @@ from typing import Protocol
 
 from attachd.audit.findings import Finding
 from attachd.engine.views import Event, OperationView
-from attachd.model import AttachmentRecord, Request
+from attachd.model import AttachmentRecord, Connector, Request
 
 
 class Engine(Protocol):
@@ -58,6 +58,9 @@ class Engine(Protocol):
         Blocks until there is one, the operation rests, or ``timeout`` seconds are over. Raises
         operation-not-found.
         """
+
+    def connector(self) -> Connector:
+        """What Cinder is told of this host. Raises iscsi-unavailable."""
 
     def health(self) -> Mapping[str, object]:
         """What JSON can say about the daemon: at least ``status`` and ``version``."""

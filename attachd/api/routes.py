@@ -239,6 +239,10 @@ def _audit(context: Context, _call: Call) -> Reply:
     )
 
 
+def _connector(context: Context, _call: Call) -> Reply:
+    return Reply(document=dict(context.engine.connector()))
+
+
 def _health(context: Context, _call: Call) -> Reply:
     return Reply(document=context.engine.health())
 
@@ -396,6 +400,14 @@ ROUTES = (
         handler=_repair,
         answer="Operations",
         status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="GET",
+        path="/v1/connector",
+        name="showConnector",
+        summary="What Cinder is told of this host with each attachment, as os-brick says it.",
+        handler=_connector,
+        answer="Connector",
     ),
     Route(
         method="GET",

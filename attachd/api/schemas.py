@@ -217,6 +217,16 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     "Audit": _object({"findings": {"type": "array", "items": ref("Finding")}}),
+    "Connector": {
+        "type": "object",
+        "required": ["initiator"],
+        "properties": {
+            "initiator": {**_STRING, "description": "This host's iSCSI name."},
+            "ip": _STRING,
+            "host": _STRING,
+        },
+        "description": "os-brick's connector properties; which ones is os-brick's affair.",
+    },
     "Health": {
         "type": "object",
         "required": ["status", "version"],

@@ -135,6 +135,14 @@ def operation_resume(args: Namespace, client: Client) -> Outcome:
     )
 
 
+def connector(args: Namespace, client: Client) -> Outcome:
+    """attachctl connector"""
+    found = client.get("/v1/connector").document
+    # Which properties there are is os-brick's affair.
+    known = {**dict.fromkeys(args.column), **found}
+    return Outcome(text=output.fields(known, style=args.format, columns=args.column))
+
+
 def reconnect(args: Namespace, client: Client) -> Outcome:
     """attachctl reconnect: a guest without its volumes is for QEMU to refuse.
 
@@ -224,6 +232,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "operation_show": operation_show,
     "operation_resume": operation_resume,
     "audit": audit,
+    "connector": connector,
     "reconnect": reconnect,
     "disconnect": disconnect,
 }

@@ -48,6 +48,10 @@ OPERATION_COLUMNS = (
     "steps",
     "calls",
 )
+CONNECTOR_COLUMNS = (
+    *("initiator", "ip", "host", "platform", "os_type", "multipath", "enforce_multipath"),
+    "do_local_attach",
+)
 FINDING_COLUMNS = (
     "code",
     "brief",
@@ -169,6 +173,10 @@ def build_parser() -> Parser:
     )
     audit.add_argument(
         "--dry-run", action="store_true", help="only say what --repair would do (column repair)"
+    )
+
+    _command(
+        commands, "connector", "what Cinder is told of this host (os-brick's)", CONNECTOR_COLUMNS
     )
 
     operation = commands.add_parser("operation", help="what attachd does and did")

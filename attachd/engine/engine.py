@@ -24,6 +24,7 @@ from attachd.journal.rows import OperationRow
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
+    Connector,
     OperationKind,
     OperationState,
     Request,
@@ -225,6 +226,10 @@ class Engine:
 
         self._progress.wait_for(ready, timeout)
         return tuple(event_view(row) for row in self._journal.events(operation_id, after=after))
+
+    def connector(self) -> Connector:
+        """What Cinder is told of this host. Raises iscsi-unavailable."""
+        return self._host.connector()
 
     def health(self) -> Mapping[str, object]:
         """How the daemon is."""

@@ -17,6 +17,7 @@ from attachd.errors import Code, Problem, Refused
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
+    Connector,
     OperationKind,
     OperationState,
     Request,
@@ -184,6 +185,10 @@ class FakeEngine:
     def audit(self) -> tuple[Finding, ...]:
         self._raise()
         return self.findings
+
+    def connector(self) -> Connector:
+        self._raise()
+        return {"initiator": "iqn.2004-10.com.example:host", "ip": "192.0.2.1", "host": "compute"}
 
     def health(self) -> Mapping[str, object]:
         self._raise()

@@ -305,6 +305,11 @@ def test_health_is_the_engines_own_word(served: Path, engine: FakeEngine) -> Non
     assert fits(ask(served, "GET", "/v1/health"), "Health").document == engine.health()
 
 
+def test_the_connector(served: Path, engine: FakeEngine) -> None:
+    answer = fits(ask(served, "GET", "/v1/connector"), "Connector")
+    assert answer.document == engine.connector()
+
+
 def test_an_unforeseen_exception_is_logged_and_never_shown(
     served: Path, engine: FakeEngine, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -635,3 +635,12 @@ def test_main_without_arguments_takes_the_process_s_own(
     monkeypatch.setattr("sys.argv", ["attachctl", "--version"])
     assert main() == 0
     assert "attachctl" in capsys.readouterr().out
+
+
+# --- connector ---------------------------------------------------------------------------------
+
+
+def test_connector_is_what_cinder_is_told(daemon: FakeEngine, run: Run) -> None:
+    assert run("connector", "-f", "json").document == daemon.connector()
+    ran = run("connector", "-f", "value", "-c", "initiator", "-c", "multipath")
+    assert ran.out == f"{daemon.connector()['initiator']}\nNone\n"
