@@ -300,9 +300,13 @@ class Cloud:
         self.block: Any = self.connection.block_storage
         self.block.default_microversion = "3.59"
 
-    def volume(self, *, size: int = 1, name: str | None = None) -> str:
+    def volume(
+        self, *, size: int = 1, name: str | None = None, volume_type: str | None = None
+    ) -> str:
         """A new volume's id, once it is available."""
-        volume = self.block.create_volume(size=size, name=name or f"test-{uuid.uuid4()}")
+        volume = self.block.create_volume(
+            size=size, name=name or f"test-{uuid.uuid4()}", volume_type=volume_type
+        )
         self.block.wait_for_status(volume, "available", ["error"], interval=1, wait=PATIENCE)
         return str(volume.id)
 
@@ -315,6 +319,42 @@ class Cloud:
         answer = self.block.get(f"/attachments/detail?volume_id={volume_id}&all_tenants=1")
         listed: list[dict[str, Any]] = answer.json()["attachments"]
         return listed
+
+    @contextmanager
+    def volume_type(
+        self, *, extra_specs: dict[str, str] | None = None, qos: dict[str, str] | None = None
+    ) -> Iterator[str]:
+        """The name of a volume type for a while. ``qos``: for the front end."""
+        made = self.block.create_type(name=f"test-{uuid.uuid4()}", extra_specs=extra_specs or {})
+        specs = None
+        if qos is not None:
+            body = {"name": made.name, "consumer": "front-end", **qos}
+            answer = self.block.post("/qos-specs", json={"qos_specs": body})
+            assert answer.ok, answer.text
+            specs = answer.json()["qos_specs"]["id"]
+            assert self.block.get(f"/qos-specs/{specs}/associate?vol_type_id={made.id}").ok
+        try:
+            yield str(made.name)
+        finally:
+            if specs is not None:
+                assert self.block.delete(f"/qos-specs/{specs}?force=true").ok
+            self.block.delete_type(made)
+
+    @contextmanager
+    def used_elsewhere(self, volume_id: str) -> Iterator[None]:
+        """Another host has the volume for a while."""
+        connector = {"initiator": "iqn.1993-08.org.debian:01:else", "ip": "192.0.2.7"}
+        asked = {"volume_uuid": volume_id, "connector": {**connector, "host": "else"}}
+        answer = self.block.post("/attachments", json={"attachment": asked})
+        assert answer.ok, answer.text
+        attachment_id = answer.json()["attachment"]["id"]
+        done = {"os-complete": attachment_id}
+        assert self.block.post(f"/attachments/{attachment_id}/action", json=done).ok
+        try:
+            yield
+        finally:
+            answer = self.block.delete(f"/attachments/{attachment_id}")
+            assert answer.ok, answer.text
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume and wait until it is gone."""
