@@ -180,6 +180,7 @@ class GuestDisk:
     serial: str | None = None
     alias: str | None = None
     source: str | None = None
+    mode: Mode = Mode.RW
 
     def is_of(self, volume_id: str) -> bool:
         """Is it this volume's, by alias or serial?"""
@@ -248,12 +249,13 @@ class AttachmentState(StrEnum):
     ATTACHED = "attached"  # all four worlds were brought to agree
     DETACHING = "detaching"  # a detach of it is open
     DETACHED = "detached"  # gone from all worlds; the record stays as memory
+    RELEASED = "released"  # left as it is in all other worlds; attachd's business no more
     NEEDS_ATTENTION = "needs-attention"  # something is left that attachd couldn't decide or undo
 
     @property
     def live(self) -> bool:
         """Does it hold its guest's device name and its volume?"""
-        return self is not AttachmentState.DETACHED
+        return self not in (AttachmentState.DETACHED, AttachmentState.RELEASED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -264,6 +266,8 @@ class AttachmentRecord:
     ``prior_attachment_ids`` are the volume's Cinder attachments before ours was asked for: only an
     unambiguous difference is ours (law 11). ``connection`` never carries secrets (law 6).
     ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
+    ``adopted_path``: the source of a disk that another hand plugged, as its guest's XML names it;
+    ``adopted_serial``: that disk's own serial, if it has one. None for what attachd plugged.
     """
 
     record_id: str
@@ -286,13 +290,29 @@ class AttachmentRecord:
     shared_targets: bool | None = None
     service_uuid: str | None = None
     unplug_pending: bool = False
+    adopted_path: str | None = None
+    adopted_serial: str | None = None
     created_at: str = ""
     updated_at: str = ""
 
     @property
-    def serial(self) -> str:
-        """The serial that the guest sees."""
-        return self.volume_id
+    def adopted(self) -> bool:
+        """Did another hand plug its disk?"""
+        return self.adopted_path is not None
+
+    @property
+    def serial(self) -> str | None:
+        """The serial that the guest sees; an adopted disk may have none."""
+        return self.adopted_serial if self.adopted else self.volume_id
+
+    @property
+    def source(self) -> str | None:
+        """What the guest's XML names the device by."""
+        return self.adopted_path or self.host_path
+
+    def has(self, disk: GuestDisk) -> bool:
+        """Is this disk of its guest the volume's: by alias or serial, adopted also by source?"""
+        return disk.is_of(self.volume_id) or (self.adopted and disk.source == self.adopted_path)
 
 
 class OperationKind(StrEnum):
@@ -305,6 +325,8 @@ class OperationKind(StrEnum):
     FENCE = "fence"
     RESTORE = "restore"
     CLEAN_UP = "clean-up"
+    ADOPT = "adopt"
+    RELEASE = "release"
 
     @property
     def housekeeping(self) -> bool:
