@@ -30,6 +30,7 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
         "wwn": record.wwn,
         "state": str(record.state),
         "operation_id": record.operation_id,
+        "adopted": record.adopted,
     }
 
 

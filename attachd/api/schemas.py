@@ -87,6 +87,16 @@ COMPONENTS: dict[str, Schema] = {
             },
         },
     },
+    "GuestAndVolume": {
+        "type": "object",
+        "required": ["guest", "volume"],
+        "additionalProperties": False,
+        "properties": {
+            "guest": text("A libvirt domain: its name or its UUID."),
+            "volume": text("A Cinder volume: its name or its UUID."),
+            "request_id": REQUEST_ID,
+        },
+    },
     "Attachment": _object(
         {
             "attachment_id": {
@@ -97,13 +107,14 @@ COMPONENTS: dict[str, Schema] = {
             "guest_id": _STRING,
             "guest_name": _STRING,
             "device": _STRING,
-            "serial": _STRING,
+            "serial": {**_STRING_OR_NULL, "description": "Null: an adopted disk may have none."},
             "bus": _choice(Bus),
             "mode": _choice(Mode),
             "host_path": _STRING_OR_NULL,
             "wwn": _STRING_OR_NULL,
             "state": _choice(AttachmentState),
             "operation_id": _STRING,
+            "adopted": {"type": "boolean", "description": "Another hand plugged its disk."},
         }
     ),
     "Attachments": _object({"attachments": {"type": "array", "items": ref("Attachment")}}),
