@@ -40,6 +40,7 @@ class Code(StrEnum):
     DEVICE_NAME_INVALID = "device-name-invalid"
     NOVA_OWNED = "nova-owned"
     PROTOCOL_UNSUPPORTED = "protocol-unsupported"
+    BUS_UNSUPPORTED = "bus-unsupported"
     BAD_REQUEST = "bad-request"
     NOT_FOUND = "not-found"
     METHOD_NOT_ALLOWED = "method-not-allowed"

@@ -193,6 +193,7 @@ class GuestDisk:
     serial: str | None = None
     alias: str | None = None
     source: str | None = None
+    mode: Mode = Mode.RW
 
     def is_of(self, volume_id: str) -> bool:
         """Is it this volume's, by alias or serial?"""
@@ -263,12 +264,13 @@ class AttachmentState(StrEnum):
     ATTACHED = "attached"  # all four worlds were brought to agree
     DETACHING = "detaching"  # a detach of it is open
     DETACHED = "detached"  # gone from all worlds; the record stays as memory
+    RELEASED = "released"  # left as it is in all other worlds; attachd's business no more
     NEEDS_ATTENTION = "needs-attention"  # something is left that attachd couldn't decide or undo
 
     @property
     def live(self) -> bool:
         """Does it hold its guest's device name and its volume?"""
-        return self is not AttachmentState.DETACHED
+        return self not in (AttachmentState.DETACHED, AttachmentState.RELEASED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -281,6 +283,8 @@ class AttachmentRecord:
     ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
     ``shareable``: a multiattach volume, which other guests may have beside this one.
     ``persistent``: the guest had a persistent XML; one without it loses its disks at its end.
+    ``adopted_path``: the source of a disk that another hand plugged, as its guest's XML names it;
+    ``adopted_serial``: that disk's own serial, if it has one. None for what attachd plugged.
     """
 
     record_id: str
@@ -305,18 +309,34 @@ class AttachmentRecord:
     unplug_pending: bool = False
     persistent: bool = True
     shareable: bool = False
+    adopted_path: str | None = None
+    adopted_serial: str | None = None
     created_at: str = ""
     updated_at: str = ""
 
     @property
-    def serial(self) -> str:
-        """The serial that the guest sees."""
-        return self.volume_id
+    def adopted(self) -> bool:
+        """Did another hand plug its disk?"""
+        return self.adopted_path is not None
 
     @property
-    def guest_path(self) -> str:
-        """The disk's name that holds inside the guest, where it has udev."""
-        return guest_path(self.bus, self.serial)
+    def serial(self) -> str | None:
+        """The serial that the guest sees; an adopted disk may have none."""
+        return self.adopted_serial if self.adopted else self.volume_id
+
+    @property
+    def source(self) -> str | None:
+        """What the guest's XML names the device by."""
+        return self.adopted_path or self.host_path
+
+    def has(self, disk: GuestDisk) -> bool:
+        """Is this disk of its guest the volume's: by alias or serial, adopted also by source?"""
+        return disk.is_of(self.volume_id) or (self.adopted and disk.source == self.adopted_path)
+
+    @property
+    def guest_path(self) -> str | None:
+        """The disk's name that holds inside the guest, where it has udev; None without a serial."""
+        return guest_path(self.bus, self.serial) if self.serial else None
 
 
 class OperationKind(StrEnum):
@@ -329,6 +349,8 @@ class OperationKind(StrEnum):
     FENCE = "fence"
     RESTORE = "restore"
     CLEAN_UP = "clean-up"
+    ADOPT = "adopt"
+    RELEASE = "release"
 
     @property
     def housekeeping(self) -> bool:

@@ -32,6 +32,7 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
         "operation_id": record.operation_id,
         "guest_path": record.guest_path,
         "persistent": record.persistent,
+        "adopted": record.adopted,
     }
 
 

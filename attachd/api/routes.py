@@ -20,7 +20,6 @@ from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
     AttachmentRecord,
-    AttachmentState,
     Bus,
     Mode,
     OperationKind,
@@ -124,11 +123,11 @@ def _detach(context: Context, call: Call) -> Reply:
 def _detach_by_id(context: Context, call: Call) -> Reply:
     record = context.engine.attachment(call.path["attachment_id"])
     request = _detach_request(call, record.guest_id, record.volume_id)
-    if record.state is AttachmentState.DETACHED and not _known(context, request):
+    if not record.state.live and not _known(context, request):
         # The guest may have the volume again, by a later attachment: that one isn't meant.
         raise Refused(
             Code.NOT_ATTACHED,
-            "This attachment is detached already.",
+            f"This attachment is {record.state} already.",
             resolution="List what is attached: GET /v1/attachments",
         )
     return _submit(context, request)
@@ -140,6 +139,24 @@ def _detach_request(call: Call, guest: str, volume: str) -> Request:
         guest=guest,
         volume=volume,
         request_id=call.query.get("request_id") or _new_request_id(),
+    )
+
+
+def _adopt(context: Context, call: Call) -> Reply:
+    return _submit(context, _request_about(call, OperationKind.ADOPT))
+
+
+def _release(context: Context, call: Call) -> Reply:
+    return _submit(context, _request_about(call, OperationKind.RELEASE))
+
+
+def _request_about(call: Call, kind: OperationKind) -> Request:
+    """Of what a GuestAndVolume says."""
+    return Request(
+        kind=kind,
+        guest=call.body["guest"],
+        volume=call.body["volume"],
+        request_id=call.body.get("request_id") or _new_request_id(),
     )
 
 
@@ -281,6 +298,26 @@ ROUTES = (
         summary="Detach this attachment, and no later one of the same volume and guest.",
         handler=_detach_by_id,
         query=(_REQUEST_ID,),
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/attachments/adopt",
+        name="adopt",
+        summary="Take over a disk that another hand plugged; nothing but the journal changes.",
+        handler=_adopt,
+        body="GuestAndVolume",
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="POST",
+        path="/v1/attachments/release",
+        name="release",
+        summary="Forget an attachment, and leave it as it is everywhere but in the journal.",
+        handler=_release,
+        body="GuestAndVolume",
         answer="Operation",
         status=HTTPStatus.ACCEPTED,
     ),

@@ -87,6 +87,16 @@ COMPONENTS: dict[str, Schema] = {
             },
         },
     },
+    "GuestAndVolume": {
+        "type": "object",
+        "required": ["guest", "volume"],
+        "additionalProperties": False,
+        "properties": {
+            "guest": text("A libvirt domain: its name or its UUID."),
+            "volume": text("A Cinder volume: its name or its UUID."),
+            "request_id": REQUEST_ID,
+        },
+    },
     "Attachment": _object(
         {
             "attachment_id": {
@@ -97,10 +107,11 @@ COMPONENTS: dict[str, Schema] = {
             "guest_id": _STRING,
             "guest_name": _STRING,
             "device": _STRING,
-            "serial": _STRING,
+            "serial": {**_STRING_OR_NULL, "description": "Null: an adopted disk may have none."},
             "guest_path": {
-                **_STRING,
-                "description": "Where udev in the guest names the disk; `device` is a hint.",
+                **_STRING_OR_NULL,
+                "description": "Where udev in the guest names the disk; `device` is a hint. Null "
+                "where the disk has no serial.",
             },
             "persistent": {
                 "type": "boolean",
@@ -112,6 +123,7 @@ COMPONENTS: dict[str, Schema] = {
             "wwn": _STRING_OR_NULL,
             "state": _choice(AttachmentState),
             "operation_id": _STRING,
+            "adopted": {"type": "boolean", "description": "Another hand plugged its disk."},
         }
     ),
     "Attachments": _object({"attachments": {"type": "array", "items": ref("Attachment")}}),

@@ -147,7 +147,9 @@ class _Audit:
     def _unknown_disks(self, before: tuple[AttachmentRecord, ...]) -> list[Finding]:
         """``before``: what was attached when libvirt was asked for everyone."""
         # What came or went while libvirt was asked is known, too.
-        known = (*before, *self._journal.live_attachments())
+        live = self._journal.live_attachments()
+        # What was released is another's, whatever its disk is called.
+        known = (*before, *live, *self._journal.released_attachments())
         busy = self._busy_volumes()
         found = unknown_disks(self._everyone, known)
         return [each for each in found if each.volume_id not in busy]

@@ -194,11 +194,11 @@ def _in_guest(record: AttachmentRecord, says: GuestSays) -> Iterator[_Found]:
     if guest is None:
         yield (FindingCode.GUEST_GONE, "libvirt has no such guest any more.", _DETACH)
         return
-    for name, disks in guest.documents.items():
-        disk = next((disk for disk in disks if disk.is_of(record.volume_id)), None)
+    for name, disks in proofs.documents(guest, record).items():
+        disk = next((disk for disk in disks if record.has(disk)), None)
         if disk is None:
             yield (FindingCode.DISK_GONE, f"The disk isn't in the guest's {name} XML.", _DETACH)
-        elif disk.source != record.host_path:
+        elif disk.source != record.source:
             yield (
                 FindingCode.DISK_SOURCE_DIFFERS,
                 f"The disk in the guest's {name} XML is {disk.source}.",
@@ -232,7 +232,7 @@ def _repair(
     dangerous = bool(codes & _DANGEROUS)
     wrong = FindingCode.WRONG_DEVICE in codes  # which a detach wouldn't touch
     own = next((guest for guest in guests if guest.guest_id == record.guest_id), None)
-    dropped = own is None or not any(disk.is_of(record.volume_id) for disk in own.disks)
+    dropped = own is None or not any(record.has(disk) for disk in own.disks)
     needless = dropped or dangerous
     if cinder and not wrong and needless and not proofs.users(record, guests, attachments):
         return Repair.CLEAN_UP
@@ -280,7 +280,7 @@ def _guest_in_words(record: AttachmentRecord, says: GuestSays | None) -> str:
         return "unknown"
     if says.guest is None:
         return "no guest"
-    disks = [d for d in says.guest.disks if d.is_of(record.volume_id)]
+    disks = [d for d in says.guest.disks if record.has(d)]
     words = ", ".join(sorted({_disk_in_words(disk) for disk in disks})) or "no disk"
     return f"{says.guest.state}: {words}"
 

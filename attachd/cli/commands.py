@@ -79,12 +79,36 @@ def _attached(operation: Operation, args: Namespace) -> str:
 
 def detach(args: Namespace, client: Client) -> Outcome:
     """attachctl detach"""
-    query = {"guest": args.guest, "volume": args.volume, "request_id": str(uuid.uuid4())}
+    query = _guest_and_volume(args)
     return _operate(
         args,
         client,
         lambda timeout: client.delete("/v1/attachments", query, timeout=timeout),
         title=f"Detaching {args.volume} from {args.guest}",
+        shown=lambda operation: _operation(operation, args),
+    )
+
+
+def adopt(args: Namespace, client: Client) -> Outcome:
+    """attachctl adopt"""
+    body = _guest_and_volume(args)
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.post("/v1/attachments/adopt", body, timeout=timeout),
+        title=f"Adopting {args.volume} of {args.guest}",
+        shown=lambda operation: _attachment(operation["attachment"], args),
+    )
+
+
+def release(args: Namespace, client: Client) -> Outcome:
+    """attachctl release"""
+    body = _guest_and_volume(args)
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.post("/v1/attachments/release", body, timeout=timeout),
+        title=f"Releasing {args.volume} of {args.guest}",
         shown=lambda operation: _operation(operation, args),
     )
 
@@ -223,9 +247,16 @@ def _repair(client: Client) -> str:
     return output.printable("".join(lines), keep="\n")
 
 
+def _guest_and_volume(args: Namespace) -> dict[str, str]:
+    """One request: sent again with the same id it is the same one."""
+    return {"guest": args.guest, "volume": args.volume, "request_id": str(uuid.uuid4())}
+
+
 COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "attach": attach,
     "detach": detach,
+    "adopt": adopt,
+    "release": release,
     "list": list_,
     "show": show,
     "operation_list": operation_list,

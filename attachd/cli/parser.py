@@ -27,6 +27,7 @@ ATTACHMENT_COLUMNS = (
     "operation_id",
     "guest_path",
     "persistent",
+    "adopted",
 )
 OPERATION_COLUMNS = (
     "operation_id",
@@ -135,6 +136,21 @@ def build_parser() -> Parser:
     detach = _command(commands, "detach", "take a volume off a guest", OPERATION_COLUMNS)
     _add_guest_and_volume(detach)
     _add_waiting(detach)
+
+    adopt = _command(
+        commands, "adopt", "take over a disk that another hand plugged", ATTACHMENT_COLUMNS
+    )
+    _add_guest_and_volume(adopt)
+    _add_waiting(adopt)
+
+    release = _command(
+        commands,
+        "release",
+        "forget an attachment: the guest keeps its disk, attachd has nothing to do with it",
+        OPERATION_COLUMNS,
+    )
+    _add_guest_and_volume(release)
+    _add_waiting(release)
 
     listing = _command(commands, "list", "what is attached", ATTACHMENT_COLUMNS)
     listing.add_argument("--guest", metavar="GUEST", help="to this guest only")

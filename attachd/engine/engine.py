@@ -29,6 +29,7 @@ from attachd.model import (
     OperationState,
     Request,
 )
+from attachd.operations.adopt import Adopt
 from attachd.operations.attach import Attach
 from attachd.operations.clean_up import CleanUp
 from attachd.operations.detach import Detach
@@ -37,6 +38,7 @@ from attachd.operations.fence import Fence
 from attachd.operations.operation import Given, Operation
 from attachd.operations.ports import Cinder, Guests, Host, Worlds
 from attachd.operations.reconnect import Reconnect
+from attachd.operations.release import Release
 from attachd.operations.restore import Restore
 from attachd.operations.steps import GuestName, VolumeName
 from attachd.trace import collecting
@@ -381,6 +383,8 @@ _KINDS: Mapping[OperationKind, type[Operation]] = {
     OperationKind.FENCE: Fence,
     OperationKind.RESTORE: Restore,
     OperationKind.CLEAN_UP: CleanUp,
+    OperationKind.ADOPT: Adopt,
+    OperationKind.RELEASE: Release,
 }
 
 

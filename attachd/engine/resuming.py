@@ -117,4 +117,4 @@ class Resumer:
         except AttachdError as exc:
             LOG.debug("Guest %s can't be looked at now: %s", record.guest_name, exc)
             return False
-        return guest is None or not proofs.guest_holds(guest, record.volume_id)
+        return guest is None or not proofs.guest_holds(guest, record)

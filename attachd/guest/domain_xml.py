@@ -24,7 +24,7 @@ from xml.etree import ElementTree as ET
 
 from attachd.errors import AttachdError
 from attachd.guest.failures import refused
-from attachd.model import Bus, Guest, GuestDisk, GuestState, disk_alias
+from attachd.model import Bus, Guest, GuestDisk, GuestState, Mode, disk_alias
 
 UNITS_PER_CONTROLLER = 256
 
@@ -100,12 +100,13 @@ class DomainXml:
         """All disks, CD-ROM and floppy drives included: they hold their target names, too."""
         return tuple(disk for disk, _ in self._disks())
 
-    def find(self, volume_id: str) -> FoundDisk | None:
-        """The volume's disk: by attachd's alias, else by its serial."""
+    def find(self, volume_id: str, *, source: str | None = None) -> FoundDisk | None:
+        """The volume's disk: by attachd's alias, else by its serial, else by its ``source``."""
         disks = tuple(self._disks())
         by_alias = (pair for pair in disks if pair[0].alias == disk_alias(volume_id))
         by_serial = (pair for pair in disks if pair[0].serial == volume_id)
-        for disk, element in (*by_alias, *by_serial):
+        by_source = (pair for pair in disks if source is not None and pair[0].source == source)
+        for disk, element in (*by_alias, *by_serial, *by_source):
             return FoundDisk(disk=disk, xml=ET.tostring(element, encoding="unicode"))
         return None
 
@@ -267,6 +268,7 @@ def _disk(element: ET.Element, *, path: str) -> GuestDisk:
         serial=element.findtext("serial"),
         alias=alias.get("name") if alias is not None else None,
         source=_source(element),
+        mode=Mode.RO if element.find("readonly") is not None else Mode.RW,
     )
 
 

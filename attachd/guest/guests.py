@@ -100,9 +100,9 @@ class LibvirtGuests:
         """Complete the disk in the guest's XMLs; see :class:`Plugging`."""
         self._plugging.plug(guest_id, disk)
 
-    def unplug(self, guest_id: str, volume_id: str) -> None:
+    def unplug(self, guest_id: str, volume_id: str, *, source: str | None = None) -> None:
         """Take the volume's disk out of the guest, proven; see :class:`Unplugging`."""
-        self._unplugging.unplug(guest_id, volume_id)
+        self._unplugging.unplug(guest_id, volume_id, source=source)
 
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
         """Call ``listener(guest_id, alias)`` on every DEVICE_REMOVED, in the event thread.

@@ -55,8 +55,10 @@ class Unplugging:
         self._timeout = timeout
         self._retry_interval = retry_interval
 
-    def unplug(self, guest_id: str, volume_id: str) -> None:
+    def unplug(self, guest_id: str, volume_id: str, *, source: str | None) -> None:
         """Return when the disk is proven gone from both XMLs, or the guest itself is gone.
+
+        ``source``: of a disk that another hand plugged, which may have no name of attachd's.
 
         Raises, with ``touched=False``, unplug-timeout when the guest was asked and kept the disk,
         guest-refused when it can't be asked or said no. Raises Unreachable when libvirt is out of
@@ -67,6 +69,7 @@ class Unplugging:
                 domains=self._domains,
                 watch=watch,
                 volume_id=volume_id,
+                source=source,
                 deadline=time.monotonic() + self._timeout,
                 retry_interval=self._retry_interval,
             )
@@ -80,6 +83,7 @@ class _Removal:
     domains: Domains
     watch: Watch
     volume_id: str
+    source: str | None
     deadline: float
     retry_interval: float
     left: bool = False  # may a request have been taken?
@@ -115,8 +119,8 @@ class _Removal:
         reading = self._look()
         if reading is None:
             return True  # libvirt answered that there is no such guest: nor has it disks
-        live = _find(reading.live, self.volume_id)
-        config = _find(reading.config, self.volume_id)
+        live = self._find(reading.live)
+        config = self._find(reading.config)
         if live is not None:
             self.settled = False
             self._out_of_live(reading, live)
@@ -177,8 +181,12 @@ class _Removal:
         return answer
 
     def _kept(self, reading: Reading, disk: FoundDisk) -> AttachdError:
-        """The guest keeps its disk: so it shall be whole, in the persistent XML as well."""
-        if reading.config is not None and _find(reading.config, self.volume_id) is None:
+        """The guest keeps its disk: so it shall be whole, in the persistent XML as well.
+
+        Not so another hand's, which may never have been there.
+        """
+        whole = reading.config is None or self._find(reading.config) is not None
+        if not whole and self.source is None:
             with touching():
                 self.domains.attach(self.guest_id, persistent_xml(disk.xml), Layer.CONFIG)
         if not self.pending:
@@ -192,6 +200,9 @@ class _Removal:
             touched=False,
         )
 
+    def _find(self, document: DomainXml | None) -> FoundDisk | None:
+        return document.find(self.volume_id, source=self.source) if document is not None else None
+
     def _overdue(self) -> bool:
         return time.monotonic() >= self.deadline
 
@@ -203,7 +214,3 @@ class _Removal:
             self.stopping = True
             raise unavailable("attachd is stopping.", touched=self.left)
         return signal
-
-
-def _find(document: DomainXml | None, volume_id: str) -> FoundDisk | None:
-    return document.find(volume_id) if document is not None else None

@@ -129,6 +129,10 @@ class IscsiHost:
         self._require_helper()
         self._volumes.settle(volume_id, connection, age=age)
 
+    def paths(self, connection: Connection) -> tuple[str, ...]:
+        """The kernel path of each device of the LUN that is there."""
+        return tuple(device.path for device in self._sysfs.lun_devices(connection.targets))
+
     def wwns(self, connection: Connection) -> tuple[str, ...]:
         """The WWN of each device of the LUN, by a fresh INQUIRY."""
         self._require_helper()

@@ -265,22 +265,39 @@ class Journal:
         """The record with Cinder's attachment id, or attachd's own. Raises attachment-not-found."""
         row = self._one(
             "SELECT * FROM attachments WHERE attachment_id = ? OR record_id = ? "
-            "ORDER BY state = 'detached', rowid DESC LIMIT 1",
+            "ORDER BY state IN ('detached', 'released'), rowid DESC LIMIT 1",
             attachment_id,
             attachment_id,
         )
         return self._record_or_refuse(row, attachment_id)
 
     def live_attachments(self) -> tuple[AttachmentRecord, ...]:
-        """Every record that isn't detached, by guest and device."""
+        """Every record that is neither detached nor released, by guest and device."""
         rows = self._all(
-            "SELECT * FROM attachments WHERE state != 'detached' ORDER BY guest_name, device"
+            "SELECT * FROM attachments WHERE state NOT IN ('detached', 'released') "
+            "ORDER BY guest_name, device"
         )
         return tuple(attachment_from(row) for row in rows)
 
     def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
-        """Every record of what was attached once, the newest last."""
-        rows = self._all("SELECT * FROM attachments WHERE state = 'detached' ORDER BY rowid")
+        """Every record of what was detached, the newest last.
+
+        Without those of a volume that was released since: what is left of it is somebody else's.
+        """
+        rows = self._all(
+            "SELECT * FROM attachments AS old WHERE state = 'detached' AND NOT EXISTS "
+            "(SELECT 1 FROM attachments AS later WHERE later.volume_id = old.volume_id "
+            "AND later.state = 'released' AND later.rowid > old.rowid) ORDER BY rowid"
+        )
+        return tuple(attachment_from(row) for row in rows)
+
+    def released_attachments(self) -> tuple[AttachmentRecord, ...]:
+        """Every record that was released, and whose guest didn't get the volume anew since."""
+        rows = self._all(
+            "SELECT * FROM attachments AS old WHERE state = 'released' AND NOT EXISTS "
+            "(SELECT 1 FROM attachments AS later WHERE later.volume_id = old.volume_id "
+            "AND later.guest_id = old.guest_id AND later.rowid > old.rowid) ORDER BY rowid"
+        )
         return tuple(attachment_from(row) for row in rows)
 
     def superseded(self, operation_id: str, volume_id: str) -> bool:

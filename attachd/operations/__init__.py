@@ -7,8 +7,10 @@ happened before it acts, and each ``undo`` is content to find nothing: both may 
 * ``attach.py``, ``detach.py``: the steps.
 * ``reconnect.py``, ``disconnect.py``: the host's side alone, around a guest's start and end.
 * ``fence.py``, ``restore.py``, ``clean_up.py``: what an audit's finding asks for.
-* ``housekeeping.py``: what those that attachd begins by itself have in common.
+* ``adopt.py``, ``release.py``: what another hand attached becomes attachd's, and the other way.
+* ``housekeeping.py``: what those that are short and only go forward have in common.
 * ``tables.py``: every kind and its table.
+* ``asking.py``: which attachment a request means.
 * ``prechecks.py``: what is refused before anything is touched.
 * ``proofs.py``: what must be seen before a step that can't be taken back.
 * ``device_names.py``: the guest's device name (vdb, sdc ...).

@@ -290,7 +290,7 @@ class Attach(Operation):
             return Sighting(guest_holds_disk=False, attachment_is_ours=False)
         guest = self._worlds.guests.get(self.record.guest_id)
         return Sighting(
-            guest_holds_disk=guest is not None and proofs.guest_holds(guest, self.record.volume_id),
+            guest_holds_disk=guest is not None and proofs.guest_holds(guest, self.record),
             attachment_is_ours=self._attachment_is_ours(self.record),
         )
 

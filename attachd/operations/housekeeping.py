@@ -1,7 +1,8 @@
 """What attachd's own housekeeping operations have in common: each is done anew until it is done.
 
 They are short, they change nothing that isn't attachd's, and doing a step twice does no harm; so
-nothing that could be seen decides which way one goes after a crash.
+nothing that could be seen decides which way one goes after a crash. Adopt and release, which change
+nothing but the journal, are made alike.
 """
 
 from __future__ import annotations

@@ -158,6 +158,9 @@ class Host(Protocol):
         same.
         """
 
+    def paths(self, connection: Connection) -> tuple[str, ...]:
+        """The kernel path of each device of the LUN that is there; none is brought."""
+
     def wwns(self, connection: Connection) -> tuple[str, ...]:
         """The WWN of each device of the LUN, by a fresh INQUIRY; none: there is no device.
 
@@ -175,7 +178,7 @@ class Records(Protocol):
     """The journal's records of attachments, as an operation's own world."""
 
     def live_attachments(self) -> tuple[AttachmentRecord, ...]:
-        """Every record that isn't detached."""
+        """Every record that is neither detached nor released."""
 
     def reserve(self, record: AttachmentRecord) -> None:
         """Write a new record and bind it to its operation; the same one again changes nothing.
@@ -184,7 +187,7 @@ class Records(Protocol):
         """
 
     def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
-        """Every record of what was attached once, the newest last."""
+        """Every record of what was detached and not released since, the newest last."""
 
     def superseded(self, operation_id: str, volume_id: str) -> bool:
         """Was anything else asked for with this volume behind this operation, and not refused?"""
@@ -214,11 +217,14 @@ class Guests(Protocol):
         Completes what is missing of either. Raises guest-refused.
         """
 
-    def unplug(self, guest_id: str, volume_id: str) -> None:
+    def unplug(self, guest_id: str, volume_id: str, *, source: str | None = None) -> None:
         """Out of the live XML, acknowledged by the guest, then out of the persistent one; proven.
 
         Gone already, or no such guest any more: nothing happens. Raises unplug-timeout with
         ``touched=False`` when the guest kept the disk and it is whole in both XMLs.
+
+        ``source``: of a disk that another hand plugged. It is found by that, too, and stays where
+        it was when the guest keeps it, which may be the live XML alone.
         """
 
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:

@@ -8,27 +8,27 @@ from attachd.errors import Code, Refused
 from attachd.model import AttachmentRecord, Bus, Guest, Request, Volume
 from attachd.operations import device_names
 
+_THROUGH_NOVA = (
+    "Attach through Nova (openstack server add volume), or take the risk: --override-nova."
+)
 
-def refuse_nova_owned(guest: Guest, *, override: bool) -> None:
+
+def refuse_nova_owned(
+    guest: Guest, *, override: bool = False, resolution: str = _THROUGH_NOVA
+) -> None:
     """Nova's guests are Nova's (law 9), unless the operator overrides."""
     if guest.nova_owned and not override:
         raise Refused(
             Code.NOVA_OWNED,
             f"Guest {guest.name} belongs to Nova.",
             details="A reboot by Nova deletes Cinder attachments and disks that it doesn't know.",
-            resolution="Attach through Nova (openstack server add volume), or take the risk: "
-            "--override-nova.",
+            resolution=resolution,
         )
 
 
 def refuse_unavailable(volume: Volume) -> None:
     """Only an available, plain volume can be attached, or one more time a multiattach one."""
-    if volume.encrypted:
-        raise Refused(
-            Code.VOLUME_ENCRYPTED,
-            f"Volume {volume.name or volume.volume_id} is encrypted, which attachd can't attach.",
-            resolution="Retype the volume to an unencrypted type, or attach it through Nova.",
-        )
+    refuse_encrypted(volume)
     usable = ("available", "in-use") if volume.multiattach else ("available",)
     if volume.status not in usable:
         raise Refused(
@@ -36,6 +36,16 @@ def refuse_unavailable(volume: Volume) -> None:
             f"Volume {volume.name or volume.volume_id} is {volume.status}, not "
             f"{' or '.join(usable)}.",
             resolution=f"See who uses it: openstack volume show {volume.volume_id}",
+        )
+
+
+def refuse_encrypted(volume: Volume) -> None:
+    """Of an encrypted volume the guest sees another device than the LUN's."""
+    if volume.encrypted:
+        raise Refused(
+            Code.VOLUME_ENCRYPTED,
+            f"Volume {volume.name or volume.volume_id} is encrypted, which attachd can't attach.",
+            resolution="Retype the volume to an unencrypted type, or attach it through Nova.",
         )
 
 
@@ -47,16 +57,25 @@ def refuse_attached(
     Whatever Cinder says by now: as long as another guest of this host may have the volume's device,
     no second one gets it, unless they may share it.
     """
-    in_journal = any(
+    refuse_journalled(guest, volume, attachments)
+    if any(disk.is_of(volume.volume_id) for disk in guest.disks):
+        raise _already_attached(guest, volume)
+    refuse_elsewhere(volume, attachments)
+
+
+def refuse_journalled(
+    guest: Guest, volume: Volume, attachments: Collection[AttachmentRecord]
+) -> None:
+    """The guest has it already, by the journal."""
+    if any(
         (record.guest_id, record.volume_id) == (guest.guest_id, volume.volume_id)
         for record in attachments
-    )
-    if in_journal or any(disk.is_of(volume.volume_id) for disk in guest.disks):
-        raise Refused(
-            Code.ALREADY_ATTACHED,
-            f"Volume {volume.name or volume.volume_id} is attached to guest {guest.name} already.",
-            resolution=f"See it: attachctl list --guest {guest.name}",
-        )
+    ):
+        raise _already_attached(guest, volume)
+
+
+def refuse_elsewhere(volume: Volume, attachments: Collection[AttachmentRecord]) -> None:
+    """Another guest has it, by the journal."""
     for record in attachments:
         both = volume.multiattach and record.shareable
         if record.volume_id == volume.volume_id and not both:
@@ -67,6 +86,14 @@ def refuse_attached(
                 resolution=f"Detach it first: attachctl detach {record.guest_name} "
                 f"{volume.volume_id}",
             )
+
+
+def _already_attached(guest: Guest, volume: Volume) -> Refused:
+    return Refused(
+        Code.ALREADY_ATTACHED,
+        f"Volume {volume.name or volume.volume_id} is attached to guest {guest.name} already.",
+        resolution=f"See it: attachctl list --guest {guest.name}",
+    )
 
 
 def refuse_full_bus(guest: Guest, bus: Bus) -> None:

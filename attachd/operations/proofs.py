@@ -6,17 +6,27 @@ is never read as "gone" (law 3).
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from attachd.errors import AttachdError, Code
-from attachd.model import AttachmentRecord, Connection, Guest, HostDevice
+from attachd.model import AttachmentRecord, Connection, Guest, GuestDisk, HostDevice
 from attachd.operations.ports import Guests, Host
 
 
-def guest_holds(guest: Guest, volume_id: str) -> bool:
+def guest_holds(guest: Guest, record: AttachmentRecord) -> bool:
     """Does the guest hold the disk: in the live XML where it is live, else in the persistent?"""
     disks = guest.live_disks if guest.state.live else guest.config_disks
-    return any(disk.is_of(volume_id) for disk in disks)
+    return any(record.has(disk) for disk in disks)
+
+
+def documents(guest: Guest, record: AttachmentRecord) -> Mapping[str, tuple[GuestDisk, ...]]:
+    """The disks of each XML that must show the volume's.
+
+    What another hand plugged into a running guest may be meant for its live XML alone.
+    """
+    if record.adopted and guest.state.live:
+        return {"live": guest.live_disks}
+    return guest.documents
 
 
 def sharers(record: AttachmentRecord, attachments: Collection[AttachmentRecord]) -> frozenset[str]:
@@ -45,8 +55,8 @@ def users(
         own = guest.guest_id == record.guest_id
         disks = guest.live_disks if own else guest.disks
         if any(
-            (own and disk.is_of(record.volume_id))
-            or (record.host_path is not None and disk.source == record.host_path)
+            (own and record.has(disk))
+            or (disk.source is not None and disk.source in (record.host_path, record.adopted_path))
             for disk in disks
         ):
             found.append(f"guest {guest.name}")
@@ -56,7 +66,7 @@ def users(
 def prove_guest_clear(guests: Guests, record: AttachmentRecord) -> None:
     """Neither XML of the guest names the volume. Raises still-in-use."""
     guest = guests.get(record.guest_id)
-    if guest and any(disk.is_of(record.volume_id) for disk in guest.disks):
+    if guest and any(record.has(disk) for disk in guest.disks):
         raise AttachdError(
             Code.STILL_IN_USE,
             f"Guest {guest.name} still has the disk of volume {record.volume_id}.",
@@ -113,10 +123,10 @@ def prove_unshared(
     for other in attachments:
         if other.wwn == device.wwn and other.volume_id != record.volume_id:
             raise _shared(device, f"attachment {other.attachment_id} of volume {other.volume_id}")
-    attached_to = {record.guest_id} | sharers(record, attachments)
+    holders = [record, *(other for other in attachments if other.volume_id == record.volume_id)]
     for guest in guests:
         for disk in guest.disks:
-            own = guest.guest_id in attached_to and disk.is_of(record.volume_id)
+            own = any(held.guest_id == guest.guest_id and held.has(disk) for held in holders)
             if disk.source in names and not own:
                 raise _shared(device, f"disk {disk.target} of guest {guest.name}")
 

@@ -145,10 +145,13 @@ class Reconnect(Housekeeping):
             size_bytes=record.size_bytes,
             expected_wwn=record.wwn,
         )
-        if device.path != record.host_path:
+        led_to = device.path == record.host_path
+        if led_to and record.source != record.host_path:  # /dev/sdb may be another's since
+            led_to = record.source in self._worlds.host.names_of(device)
+        if not led_to:
             raise AttachdError(
                 Code.WRONG_DEVICE,
-                f"The device is {device.path} now, and the guest's XML has {record.host_path}.",
+                f"The device is {device.path} now, and the guest's XML has {record.source}.",
                 resolution="Detach the volume and attach it again.",
             )
 

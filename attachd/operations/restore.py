@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
+from attachd.operations import proofs
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.steps import Step, bind
 from attachd.saga.history import StepSpec
@@ -91,9 +92,9 @@ class Restore(Housekeeping):
         if guest is None:
             yield "libvirt has no such guest."
             return
-        for name, disks in guest.documents.items():
-            disk = next((disk for disk in disks if disk.is_of(record.volume_id)), None)
-            if disk is None or disk.source != record.host_path:
+        for name, disks in proofs.documents(guest, record).items():
+            disk = next((disk for disk in disks if record.has(disk)), None)
+            if disk is None or disk.source != record.source:
                 yield f"The guest's {name} XML has no such disk."
 
     # --- 1 complete: the volume becomes in-use -----------------------------------------------

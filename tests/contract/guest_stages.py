@@ -21,7 +21,7 @@ from pathlib import Path
 import libvirt
 
 from attachd.guest import LibvirtGuests
-from attachd.model import Bus, DiskSpec, GuestState, Mode
+from attachd.model import Bus, DiskSpec, GuestDisk, GuestState, Mode
 from attachd.operations.ports import Guests
 from tests.fakes.guests import FakeGuests
 
@@ -94,6 +94,10 @@ class Stage(ABC):
         """Someone takes the disk out of the persistent XML alone."""
 
     @abstractmethod
+    def plug_by_hand(self, guest_id: str, disk: DiskSpec, *, config: bool = True) -> None:
+        """Someone plugs the disk with virsh: into a running guest, with no serial and no alias."""
+
+    @abstractmethod
     def take_libvirt_away(self) -> None:
         """Stop libvirt for good."""
 
@@ -146,6 +150,12 @@ class FakeStage(Stage):
 
     def drop_config(self, guest_id: str, disk: DiskSpec) -> None:
         self.fake.drop_disk(guest_id, disk.target, config=True)
+
+    def plug_by_hand(self, guest_id: str, disk: DiskSpec, *, config: bool = True) -> None:
+        plain = GuestDisk(
+            target=disk.target, bus=disk.bus.value, source=disk.source, mode=disk.mode
+        )
+        self.fake.put_disk(guest_id, plain, config=config)
 
     def take_libvirt_away(self) -> None:
         self.fake.go_away()
@@ -320,6 +330,18 @@ class LibvirtStage(Stage):
     def drop_config(self, guest_id: str, disk: DiskSpec) -> None:
         with self.domain(guest_id) as domain:
             domain.detachDeviceAlias(disk.alias, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+
+    def plug_by_hand(self, guest_id: str, disk: DiskSpec, *, config: bool = True) -> None:
+        read_only = "<readonly/>" if disk.mode is Mode.RO else ""
+        xml = (
+            "<disk type='block' device='disk'><driver name='qemu' type='raw'/>"
+            f"<source dev='{disk.source}'/><target dev='{disk.target}' bus='{disk.bus}'/>"
+            f"{read_only}</disk>"
+        )
+        layers = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        layers |= libvirt.VIR_DOMAIN_AFFECT_CONFIG if config else 0
+        with self.domain(guest_id) as domain:
+            domain.attachDeviceFlags(xml, layers)
 
     def xml(self, guest_id: str, *, config: bool = False) -> str:
         """The guest's XML, seen by other eyes than attachd's."""

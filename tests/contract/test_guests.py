@@ -262,6 +262,40 @@ def test_unplug_from_no_guest_does_nothing(stage: Stage) -> None:
     stage.guests.unplug(str(uuid.uuid4()), str(uuid.uuid4()))
 
 
+def test_a_disk_that_somebody_plugged_is_found_by_its_source_alone(stage: Stage) -> None:
+    guest_id = stage.new_guest()
+    disk = stage.new_disk("vdb", mode=Mode.RO)
+    before = seen(stage.guests, guest_id)
+    stage.plug_by_hand(guest_id, disk)
+    plugged = seen(stage.guests, guest_id)
+    for shown in (*plugged.live_disks, *plugged.config_disks):
+        assert (shown.target, shown.serial, shown.source) == ("vdb", None, disk.source)
+        assert shown.mode is Mode.RO
+    assert [len(disks) for disks in plugged.documents.values()] == [1, 1]
+    assert plugged.live_disks[0].alias
+
+    stage.guests.unplug(guest_id, disk.volume_id)
+    assert seen(stage.guests, guest_id) == plugged
+    for _ in range(2):
+        stage.guests.unplug(guest_id, disk.volume_id, source=disk.source)
+        assert seen(stage.guests, guest_id) == before
+
+
+def test_a_disk_that_somebody_plugged_stays_where_it_was_when_it_is_kept(stage: Stage) -> None:
+    guests = stage.impatient()
+    guest_id = stage.new_guest()
+    disk = stage.new_disk()
+    stage.plug_by_hand(guest_id, disk, config=False)
+    stage.pause(guest_id)
+    with pytest.raises(AttachdError) as caught:
+        guests.unplug(guest_id, disk.volume_id, source=disk.source)
+    assert (caught.value.code, caught.value.touched) == (Code.UNPLUG_TIMEOUT, False)
+    kept = seen(guests, guest_id)
+    assert [len(disks) for disks in kept.documents.values()] == [1, 0]
+    stage.resume(guest_id)
+    eventually("the guest lets go", lambda: not seen(guests, guest_id).live_disks)
+
+
 def test_a_deaf_guest_keeps_its_disk_whole_and_may_let_go_late(stage: Stage) -> None:
     guests = stage.impatient()
     removed: list[tuple[str, str]] = []

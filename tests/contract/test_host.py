@@ -125,8 +125,10 @@ def test_connect_identify_disconnect(bench: HostBench, volume_id: str) -> None:
     connection = bench.export()
     bench.host.check()
     assert not bench.host.present(connection)
+    assert bench.host.paths(connection) == ()
     path = bench.host.connect(volume_id, connection)
     assert bench.host.present(connection)
+    assert bench.host.paths(connection) == (path,)
     device = bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
     assert device.size_bytes == SIZE
     assert {device.path, path} <= bench.host.names_of(device)

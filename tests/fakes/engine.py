@@ -24,6 +24,10 @@ from attachd.model import (
 )
 
 NOW = "2026-03-01T10:00:00.000000Z"
+_GOES = {
+    OperationKind.DETACH: AttachmentState.DETACHED,
+    OperationKind.RELEASE: AttachmentState.RELEASED,
+}
 STEPS = (("create", "cinder"), ("connect", "host"), ("plug", "guest"))
 
 
@@ -256,9 +260,9 @@ class FakeEngine:
             problem = Problem(code=Code.GUEST_NOT_FOUND, brief=f"There is no {request.guest}.")
         elif volume_id not in self.volumes.values():
             problem = Problem(code=Code.VOLUME_NOT_FOUND, brief=f"There is no {request.volume}.")
-        elif request.kind is OperationKind.ATTACH and record:
+        elif request.kind in (OperationKind.ATTACH, OperationKind.ADOPT) and record:
             problem = Problem(code=Code.ALREADY_ATTACHED, brief="It is attached already.")
-        elif request.kind is OperationKind.DETACH and not record:
+        elif request.kind in _GOES and not record:
             problem = Problem(code=Code.NOT_ATTACHED, brief="It is not attached.")
         return Failure(OperationState.REFUSED, problem) if problem else None
 
@@ -334,10 +338,10 @@ class FakeEngine:
         volume_id = self.volumes.get(request.volume, request.volume)
         if request.kind is OperationKind.RECONNECT:
             return self._live(guest_id, volume_id)
-        if request.kind is OperationKind.DETACH:
+        if request.kind in _GOES:
             record = self._live(guest_id, volume_id)
             assert record is not None
-            gone = replace(record, state=AttachmentState.DETACHED)
+            gone = replace(record, state=_GOES[request.kind])
             self._records[self._records.index(record)] = gone
             return gone
         record = AttachmentRecord(
@@ -356,6 +360,7 @@ class FakeEngine:
             attachment_id=str(uuid.uuid4()),
             host_path="/dev/disk/by-id/wwn-0x6001405",
             wwn="36001405",
+            adopted_path="/dev/sdb" if request.kind is OperationKind.ADOPT else None,
         )
         self._records.append(record)
         return record

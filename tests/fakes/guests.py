@@ -1,20 +1,22 @@
 """FakeGuests: attachd's Guests Protocol before libvirt's and a guest kernel's rules, in memory.
 
 A guest has a live XML while it runs and a persistent one unless it is transient; target names are
-unique in each; a virtio disk needs a free port of a running guest, a SCSI disk a unit; only the
-guest's own kernel lets go of a live virtio disk, and a deaf one may follow the request much later,
-when nobody waits for it any more.
+unique in each; each live disk has an alias, libvirt's own where nobody gave it one; a virtio disk
+needs a free port of a running guest, a SCSI disk a unit; only the guest's own kernel lets go of a
+live virtio disk, and a deaf one may follow the request much later, when nobody waits for it any
+more.
 """
 
 from __future__ import annotations
 
+import string
 import threading
 import time
 import uuid
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
@@ -122,7 +124,7 @@ class FakeGuests:
         with self._changed:
             domain = self._domains[guest_id]
             domain.state = GuestState.RUNNING
-            domain.live = dict(domain.config)
+            domain.live = {target: _aliased(disk) for target, disk in domain.config.items()}
 
     def destroy(self, guest_id: str) -> None:
         """Pull its plug: the live disks go without an event, a transient guest as a whole."""
@@ -185,7 +187,7 @@ class FakeGuests:
         with self._changed:
             domain = self._domains[guest_id]
             if live:
-                domain.live[disk.target] = disk
+                domain.live[disk.target] = _aliased(disk)
             if config:
                 domain.config[disk.target] = disk
 
@@ -289,24 +291,24 @@ class FakeGuests:
             if missing:
                 self.plugged[guest_id, disk.volume_id] = disk
 
-    def unplug(self, guest_id: str, volume_id: str) -> None:
+    def unplug(self, guest_id: str, volume_id: str, *, source: str | None = None) -> None:
         """See Guests."""
         after = self._arrive("unplug", volume_id)
         self.land(guest_id)
-        self._perhaps_later("unplug", guest_id, partial(self._request, guest_id, volume_id))
-        domain = self._request(guest_id, volume_id)
+        self._perhaps_later("unplug", guest_id, partial(self._request, guest_id, volume_id, source))
+        domain = self._request(guest_id, volume_id, source)
         if domain is not None:
-            self._await_live_removal(domain, volume_id)
+            self._await_live_removal(domain, volume_id, source)
             with self._changed:
-                for target in _targets(domain.config, volume_id):
+                for target in _targets(domain.config, volume_id, source):
                     del domain.config[target]
         if after:
             raise after
 
-    def _request(self, guest_id: str, volume_id: str) -> _Domain | None:
+    def _request(self, guest_id: str, volume_id: str, source: str | None) -> _Domain | None:
         with self._changed:
             domain = self._domains.get(guest_id)
-            aliases = self._ask(domain, volume_id) if domain else []
+            aliases = self._ask(domain, volume_id, source) if domain else []
         self._tell_removed(guest_id, aliases)
         return domain
 
@@ -366,8 +368,8 @@ class FakeGuests:
                     return True
         return False
 
-    def _ask(self, domain: _Domain, volume_id: str) -> list[str]:
-        for target in _targets(domain.live, volume_id):
+    def _ask(self, domain: _Domain, volume_id: str, source: str | None) -> list[str]:
+        for target in _targets(domain.live, volume_id, source):
             disk = domain.live[target]
             domain.asked.add(disk.alias or "")
         return self._let_go(domain)
@@ -385,19 +387,19 @@ class FakeGuests:
         self._changed.notify_all()
         return [alias for _, alias in going]
 
-    def _await_live_removal(self, domain: _Domain, volume_id: str) -> None:
+    def _await_live_removal(self, domain: _Domain, volume_id: str, source: str | None) -> None:
         deadline = time.monotonic() + self.unplug_timeout
         with self._changed:
             self._changed.wait_for(
-                lambda: not self._reachable or not _targets(domain.live, volume_id),
+                lambda: not self._reachable or not _targets(domain.live, volume_id, source),
                 timeout=max(deadline - time.monotonic(), 0.0),
             )
             if not self._reachable:
                 raise _unavailable(touched=True)
-            kept = _targets(domain.live, volume_id)
+            kept = _targets(domain.live, volume_id, source)
             if not kept:
                 return
-            if domain.persistent:
+            if domain.persistent and source is None:
                 domain.config.setdefault(kept[0], domain.live[kept[0]])
         raise AttachdError(
             Code.UNPLUG_TIMEOUT,
@@ -428,12 +430,22 @@ def _has(document: dict[str, GuestDisk], disk: DiskSpec) -> bool:
     return False
 
 
-def _targets(document: dict[str, GuestDisk], volume_id: str) -> list[str]:
+def _targets(
+    document: dict[str, GuestDisk], volume_id: str, source: str | None = None
+) -> list[str]:
     return [
         target
         for target, disk in document.items()
-        if disk.alias == f"ua-{volume_id}" or disk.serial == volume_id
+        if disk.alias == f"ua-{volume_id}"
+        or disk.serial == volume_id
+        or (source is not None and disk.source == source)
     ]
+
+
+def _aliased(disk: GuestDisk) -> GuestDisk:
+    """As libvirt names a live disk that nobody has named: after its bus and its place there."""
+    place = string.ascii_lowercase.index(disk.target[-1])
+    return replace(disk, alias=disk.alias or f"{disk.bus}-disk{place}")
 
 
 def _as_guest_disk(disk: DiskSpec) -> GuestDisk:
@@ -443,6 +455,7 @@ def _as_guest_disk(disk: DiskSpec) -> GuestDisk:
         serial=disk.serial,
         alias=disk.alias,
         source=disk.source,
+        mode=disk.mode,
     )
 
 

@@ -25,11 +25,11 @@ LOGIN_SECONDS = 50.0
 METHODS = frozenset(
     {
         *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
-        *("settle", "wwns", "sessions", "present"),
+        *("settle", "paths", "wwns", "sessions", "present"),
     }
 )
 
-BY_THE_HELPER = METHODS - {"guard", "names_of", "sessions", "present"}
+BY_THE_HELPER = METHODS - {"guard", "names_of", "paths", "sessions", "present"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -303,6 +303,11 @@ class FakeHost:
         with self._call("settle", volume_id):
             if age < LOGIN_SECONDS:
                 self.land()
+
+    def paths(self, connection: Connection) -> tuple[str, ...]:
+        """The kernel path of each device of the LUN."""
+        with self._call("paths"):
+            return tuple(f"/dev/{device.name}" for device in self._devices_of(connection))
 
     def wwns(self, connection: Connection) -> tuple[str, ...]:
         """What the storage answers now behind each device's LUN."""

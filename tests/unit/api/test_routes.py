@@ -41,6 +41,7 @@ ATTACHMENT_FIELDS = {
     "operation_id",
     "guest_path",
     "persistent",
+    "adopted",
 }
 
 
@@ -116,6 +117,31 @@ def test_attachments_are_listed_and_shown(served: Path, engine: FakeEngine) -> N
     assert one.document == every[0]
     assert set(one.document) == ATTACHMENT_FIELDS
     refused(ask(served, "GET", "/v1/attachments/none"), 404, "attachment-not-found")
+
+
+def test_adopt_and_release(served: Path, engine: FakeEngine) -> None:
+    wanted = {**WANTED, "request_id": "mine"}
+    adopted = fits(ask(served, "POST", "/v1/attachments/adopt", wanted), "Operation")
+    assert (adopted.status, adopted.document["kind"]) == (202, "adopt")
+    again = ask(served, "POST", "/v1/attachments/adopt", wanted)
+    assert again.document == adopted.document
+    (listed,) = fits(ask(served, "GET", "/v1/attachments"), "Attachments").document["attachments"]
+    assert (listed["adopted"], listed["serial"]) == (True, None)
+
+    released = fits(ask(served, "POST", "/v1/attachments/release", WANTED), "Operation")
+    assert (released.status, released.document["kind"]) == (202, "release")
+    assert ask(served, "GET", "/v1/attachments").document == {"attachments": []}
+    one = f"/v1/attachments/{listed['attachment_id']}"
+    assert fits(ask(served, "GET", one), "Attachment").document["state"] == "released"
+    refused(ask(served, "DELETE", one), 409, "not-attached")
+    assert [str(request.kind) for request in engine.requests] == ["adopt", "release"]
+
+
+@pytest.mark.parametrize("verb", ["adopt", "release"])
+def test_adopt_and_release_take_nothing_else(served: Path, engine: FakeEngine, verb: str) -> None:
+    for body in ({**WANTED, "override_nova": True}, {"guest": "web"}, {**WANTED, "volume": ""}):
+        refused(ask(served, "POST", f"/v1/attachments/{verb}", body), 400, "bad-request")
+    assert engine.requests == []
 
 
 def test_detach_by_guest_and_volume(served: Path, engine: FakeEngine) -> None:

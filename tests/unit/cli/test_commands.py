@@ -93,6 +93,25 @@ def test_quiet_says_nothing_when_all_went_well(run: Run) -> None:
     assert run("detach", "web", "data", "-q").err.startswith("not-attached: ")
 
 
+def test_adopt_prints_the_attachment_and_release_the_operation(
+    daemon: FakeEngine, run: Run
+) -> None:
+    adopted = run("adopt", "web", "data", "-f", "json")
+    assert (adopted.status, adopted.err) == (0, "")
+    assert tuple(adopted.document) == ATTACHMENT_COLUMNS
+    assert (adopted.document["adopted"], adopted.document["state"]) == (True, "attached")
+
+    again = run("adopt", "web", "data")
+    assert (again.status, again.err.split(":")[0]) == (4, "already-attached")
+    released = run("release", "web", "data", "-f", "json")
+    assert released.status == 0
+    assert (released.document["kind"], released.document["state"]) == ("release", "done")
+    assert run("list", "-f", "json").document == []
+    assert run("release", "web", "data").status == 4
+    assert run("adopt", "web", "data", "--override-nova").status == 2
+    assert len({request.request_id for request in daemon.requests}) == 4
+
+
 def test_no_wait_prints_the_operation(daemon: FakeEngine, run: Run) -> None:
     daemon.hold = True
 

@@ -6,7 +6,7 @@ import pytest
 
 from attachd.errors import AttachdError, Code
 from attachd.guest.domain_xml import DomainXml, Reading, ScsiPlace, scsi_place
-from attachd.model import Bus, GuestDisk, GuestState
+from attachd.model import Bus, GuestDisk, GuestState, Mode
 from tests.unit.guest import domains_xml as xmls
 
 
@@ -75,7 +75,7 @@ def test_disks_of_all_kinds() -> None:
             alias="virtio-disk0",
             source="/var/lib/libvirt/images/web.qcow2",
         ),
-        GuestDisk(target="sda", bus="sata", alias="sata0-0-0"),
+        GuestDisk(target="sda", bus="sata", alias="sata0-0-0", mode=Mode.RO),
         GuestDisk(
             target="vdb",
             bus="virtio",
@@ -91,6 +91,18 @@ def test_disks_of_all_kinds() -> None:
             source="volumes/volume-1",
         ),
     )
+
+
+def test_another_hands_disk_is_found_by_its_source_behind_those_with_our_names() -> None:
+    source = "/var/lib/libvirt/images/web.qcow2"
+    document = parse(xmls.domain(xmls.SYSTEM_DISK + xmls.OUR_DISK))
+    found = document.find("another-volume", source=source)
+    assert found is not None
+    assert found.disk.target == "vda"
+    ours = document.find(xmls.VOLUME, source=source)
+    assert ours is not None
+    assert ours.disk.target == "vdb"
+    assert parse(xmls.domain(xmls.CDROM)).find("another-volume") is None
 
 
 def test_a_disk_is_found_by_our_alias_else_by_its_serial() -> None:

@@ -17,6 +17,7 @@ from tests.unit.guest.scripted_domains import ScriptedDomains, lost
 
 LONG = 60.0
 SHORT = 0.5
+SOURCE = "/dev/disk/by-id/wwn-0x6001405f"
 
 
 class GuestDomain:
@@ -33,18 +34,30 @@ class Bench:
         for layer in (Layer.LIVE, Layer.CONFIG):
             self.domains.documents[layer].append(OUR_DISK)
 
-    def unplug(self, *, timeout: float = LONG, retry_interval: float = LONG) -> None:
+    def unplug(
+        self, *, timeout: float = LONG, retry_interval: float = LONG, source: str | None = None
+    ) -> None:
         Unplugging(
             domains=self.domains,
             events=self.events,
             timeout=timeout,
             retry_interval=retry_interval,
-        ).unplug(UUID, VOLUME)
+        ).unplug(UUID, VOLUME, source=source)
 
-    def fails(self, **times: float) -> AttachdError:
+    def fails(
+        self, *, timeout: float = LONG, retry_interval: float = LONG, source: str | None = None
+    ) -> AttachdError:
         with pytest.raises(AttachdError) as caught:
-            self.unplug(**times)
+            self.unplug(timeout=timeout, retry_interval=retry_interval, source=source)
         return caught.value
+
+    def by_another_hand(self) -> None:
+        """The disk was plugged without attachd's names; libvirt gives it an alias while it runs."""
+        nameless = OUR_DISK.replace(f"<serial>{VOLUME}</serial>", "")
+        self.domains.documents = {
+            Layer.LIVE: [nameless.replace(f"ua-{VOLUME}", "virtio-disk1")],
+            Layer.CONFIG: [nameless.replace(f"<alias name='ua-{VOLUME}'/>", "")],
+        }
 
     def disks(self) -> tuple[int, int]:
         live, config = (self.domains.documents.get(layer, []) for layer in Layer)
@@ -122,6 +135,26 @@ def test_a_disk_that_was_only_half_there_is_made_whole(bench: Bench) -> None:
     error = bench.fails(timeout=SHORT)
     assert (error.code, error.touched) == (Code.UNPLUG_TIMEOUT, False)
     assert bench.disks() == (1, 1)
+
+
+def test_another_hands_disk_is_found_by_its_source_alone(bench: Bench) -> None:
+    bench.by_another_hand()
+    bench.unplug(retry_interval=0.1)
+    assert bench.disks() == (1, 1)
+    bench.domains.log.clear()
+    bench.unplug(retry_interval=0.1, source=SOURCE)
+    assert bench.domains.log == ["detach 1", "settle", "detach 2"]
+    assert bench.disks() == (0, 0)
+
+
+def test_another_hands_disk_stays_where_it_was(bench: Bench) -> None:
+    """Nobody ever wanted it in the persistent XML, perhaps."""
+    bench.by_another_hand()
+    bench.domains.remove(Layer.CONFIG)
+    bench.domains.detaches.extend([Answer.ACCEPTED] * 100)
+    error = bench.fails(timeout=SHORT, source=SOURCE)
+    assert (error.code, error.touched) == (Code.UNPLUG_TIMEOUT, False)
+    assert bench.disks() == (1, 0)
 
 
 def test_making_it_whole_may_fail(bench: Bench) -> None:

@@ -20,7 +20,8 @@ import pytest
 from attachd.errors import AttachdError, Code
 from attachd.journal import database
 from attachd.journal.journal import Journal
-from attachd.model import OperationKind, Request
+from attachd.journal.rows import attachment_values
+from attachd.model import AttachmentState, OperationKind, Request
 from attachd.saga.history import Entry, Happening
 from tests.unit.records import a_record
 
@@ -202,6 +203,36 @@ def test_an_older_schema_is_migrated_and_the_old_file_kept(
     monkeypatch.undo()
     shutil.copy(kept, filled)  # the way back
     Journal(path=filled, boot_id="b").close()
+
+
+def test_a_journal_of_the_first_schema_is_migrated(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it holds is attached still, none of it adopted; and what it had is kept beside it."""
+    with monkeypatch.context() as older:
+        first = database._migrations()[:1]
+        older.setattr(database, "_migrations", lambda: first)
+        with closing(database.open_database(path)) as db:
+            columns = {column["name"] for column in db.execute("PRAGMA table_info(attachments)")}
+            old = {k: v for k, v in attachment_values(a_record()).items() if k in columns}
+            marks = ", ".join(f":{name}" for name in old)
+            db.execute(f"INSERT INTO attachments ({', '.join(old)}) VALUES ({marks})", old)
+    before = rows(path, "attachments")
+    journal = Journal(path=path, boot_id="b")
+    (record,) = journal.live_attachments()
+    assert record == a_record()
+    assert not record.adopted
+    journal.accept("o1", REQUEST)
+    journal.reserve(replace(record, operation_id="o1", state=AttachmentState.RELEASED))
+    assert journal.live_attachments() == ()
+    again = replace(record, record_id="again", adopted_path="/dev/sdb", adopted_serial="theirs")
+    journal.reserve(again)
+    journal.close()
+    journal = Journal(path=path, boot_id="b")
+    (kept,) = journal.live_attachments()
+    assert (kept.adopted_path, kept.serial) == ("/dev/sdb", "theirs")
+    journal.close()
+    assert rows(path.with_name("journal.db.schema-1"), "attachments") == before
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(

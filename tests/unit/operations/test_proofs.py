@@ -129,4 +129,4 @@ def test_a_guest_holds_a_disk_where_it_would_use_it(
     guest = guests.add("web", state=state)
     disk = GuestDisk(target="vdb", bus="virtio", serial="volume-1")
     guests.put_disk(guest, disk, live=live, config=config)
-    assert proofs.guest_holds(guests.find("web"), "volume-1") is holds
+    assert proofs.guest_holds(guests.find("web"), a_record()) is holds
