@@ -38,6 +38,7 @@ class Code(StrEnum):
     NO_FREE_SLOT = "no-free-slot"
     DEVICE_NAME_TAKEN = "device-name-taken"
     DEVICE_NAME_INVALID = "device-name-invalid"
+    SIZE_INVALID = "size-invalid"
     NOVA_OWNED = "nova-owned"
     PROTOCOL_UNSUPPORTED = "protocol-unsupported"
     BAD_REQUEST = "bad-request"
@@ -56,6 +57,7 @@ class Code(StrEnum):
     # It failed on the way.
     CONNECT_FAILED = "connect-failed"
     DISCONNECT_FAILED = "disconnect-failed"
+    EXTEND_FAILED = "extend-failed"
     WRONG_DEVICE = "wrong-device"
     GUEST_REFUSED = "guest-refused"
     UNPLUG_TIMEOUT = "unplug-timeout"

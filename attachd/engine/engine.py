@@ -32,6 +32,7 @@ from attachd.operations.attach import Attach
 from attachd.operations.clean_up import CleanUp
 from attachd.operations.detach import Detach
 from attachd.operations.disconnect import Disconnect
+from attachd.operations.extend import Extend
 from attachd.operations.fence import Fence
 from attachd.operations.operation import Given, Operation
 from attachd.operations.ports import Cinder, Guests, Host, Worlds
@@ -375,6 +376,7 @@ _KINDS: Mapping[OperationKind, type[Operation]] = {
     OperationKind.FENCE: Fence,
     OperationKind.RESTORE: Restore,
     OperationKind.CLEAN_UP: CleanUp,
+    OperationKind.EXTEND: Extend,
 }
 
 

@@ -72,7 +72,7 @@ class Resumer:
         for row in rows:
             if self._was_let_go_late(row):
                 self._launch(row.operation_id)
-        self._finish_late_unplugs(busy={row.volume_id for row in rows})
+        self._finish_late_unplugs(busy={row.volume_id for row in rows if row.holds_volume})
 
     def _was_let_go_late(self, row: OperationRow) -> bool:
         """Did it stop at a guest that kept its disk then, and doesn't now?"""

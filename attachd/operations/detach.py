@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
-from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
-from attachd.operations import proofs
+from attachd.operations import proofs, references
 from attachd.operations.operation import Given, Operation
 from attachd.operations.steps import Step, Unanswered, bind
 from attachd.saga.history import StepSpec
@@ -64,33 +64,10 @@ class Detach(Operation):
         self.record = current[0]
 
     def _asked_for(self) -> AttachmentRecord:
-        """The record that the request names: by ids, or by what its names mean to the worlds now.
-
-        The journal's own names may be of old: the guest may have been renamed, and another have its
-        name. They count only for a guest or volume that is gone.
-        """
-        records = self._worlds.records.live_attachments()
-        guests = {record.guest_id: record.guest_name for record in records}
-        volumes = {record.volume_id: record.volume_name for record in records}
-        guest_ids = _meant(
-            self._request.guest, guests, lambda name: self._worlds.guests.find(name).guest_id
-        )
-        volume_ids = _meant(
-            self._request.volume,
-            volumes,
-            lambda name: self._worlds.cinder.find_volume(name).volume_id,
-        )
-        found = [r for r in records if r.guest_id in guest_ids and r.volume_id in volume_ids]
-        if len(found) > 1:
-            raise Refused(
-                Code.VOLUME_AMBIGUOUS,
-                f"Guest {self._request.guest} has several volumes {self._request.volume}.",
-                details=", ".join(record.volume_id for record in found),
-                resolution="Name the guest and the volume by their ids.",
-            )
-        if not found:
+        record = references.attached(self._request, self._worlds)
+        if record is None:
             raise self._not_attached()
-        return found[0]
+        return record
 
     # --- 1 begin: the volume becomes detaching ----------------------------------------------
 
@@ -213,21 +190,4 @@ class Detach(Operation):
         return guest is not None and proofs.guest_holds(guest, self._known.volume_id)
 
 
-def _meant(reference: str, journalled: dict[str, str], find: Callable[[str], str]) -> set[str]:
-    """The ids that a reference may mean. ``journalled``: names by id; ``find`` asks the world.
-
-    Several only where the world has none of that name any more.
-    """
-    if reference in journalled:
-        return {reference}
-    try:
-        return {find(reference)}
-    except Refused as exc:
-        ids = {known for known, name in journalled.items() if name == reference}
-        if exc.code not in _GONE or not ids:
-            raise
-        return ids
-
-
 _REFUSALS = frozenset({Code.CINDER_REFUSED, Code.VOLUME_NOT_FOUND})
-_GONE = frozenset({Code.GUEST_NOT_FOUND, Code.VOLUME_NOT_FOUND})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from attachd.model import OperationKind
-from attachd.operations import attach, detach, disconnect, fence, reconnect, restore
+from attachd.operations import attach, detach, disconnect, extend, fence, reconnect, restore
 from attachd.saga.history import StepSpec
 
 TABLES: Mapping[OperationKind, tuple[StepSpec, ...]] = {
@@ -16,4 +16,5 @@ TABLES: Mapping[OperationKind, tuple[StepSpec, ...]] = {
     OperationKind.FENCE: fence.TABLE,
     OperationKind.RESTORE: restore.TABLE,
     OperationKind.CLEAN_UP: detach.TABLE,
+    OperationKind.EXTEND: extend.TABLE,
 }
