@@ -64,9 +64,9 @@ class Extend(Housekeeping):
     def _precheck(self) -> None:
         if self.record is not None:
             return  # resumed
-        record = self._asked_for()
-        self._claim_for(record)
+        self._claim_for(self._asked_for())
         record = self._asked_for()  # it may have been detached, and attached anew, meanwhile
+        _refuse_unsettled(record)
         volume = self._volume(record)
         sizes = self._worlds.host.sizes(_connection_of(record))
         self._refuse_size(record, volume, sizes)
@@ -80,12 +80,6 @@ class Extend(Housekeeping):
         record = references.attached(self._request, self._worlds)
         if record is None:
             raise self._not_attached()
-        if record.state is not AttachmentState.ATTACHED or record.wwn is None:
-            raise Refused(
-                Code.NOT_ATTACHED,
-                f"The attachment of volume {record.volume_id} is {record.state}.",
-                resolution="See what the four worlds say: attachctl audit",
-            )
         return record
 
     def _volume(self, record: AttachmentRecord) -> Volume:
@@ -256,6 +250,15 @@ def is_resizable(record: AttachmentRecord, guest: Guest) -> bool:
     """Could QEMU be told? It resizes no disk that it opened read-only."""
     own = record.connection.mode if record.connection else Mode.RW
     return not guest.state.live or Mode.RO not in (record.mode, own)
+
+
+def _refuse_unsettled(record: AttachmentRecord) -> None:
+    if record.state is not AttachmentState.ATTACHED or record.wwn is None:
+        raise Refused(
+            Code.NOT_ATTACHED,
+            f"The attachment of volume {record.volume_id} is {record.state}.",
+            resolution="See what the four worlds say: attachctl audit",
+        )
 
 
 def _connection_of(record: AttachmentRecord) -> Connection:

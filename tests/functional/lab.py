@@ -316,6 +316,21 @@ class Cloud:
         listed: list[dict[str, Any]] = answer.json()["attachments"]
         return listed
 
+    def extend(self, volume_id: str, size_gib: int) -> None:
+        """Extend a volume in use, and wait until it is so again."""
+        answer = self.block.post(
+            f"/volumes/{volume_id}/action",
+            json={"os-extend": {"new_size": size_gib}},
+            microversion="3.42",
+        )
+        assert answer.status_code == 202, answer.text
+        eventually("it has grown", lambda: self.size(volume_id) == (size_gib, "in-use"))
+
+    def size(self, volume_id: str) -> tuple[int, str]:
+        """A volume's size in GiB, and its status."""
+        volume = self.block.get_volume(volume_id)
+        return int(volume.size), str(volume.status)
+
     def delete(self, volume_id: str) -> None:
         """Delete a volume and wait until it is gone."""
         volume = self.block.get_volume(volume_id)
