@@ -191,6 +191,7 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
         ),
         delete_timeout=options.delete_timeout,
         orphan_timeout=options.orphan_timeout,
+        extend_timeout=options.extend_timeout,
     )
 
 

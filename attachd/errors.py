@@ -38,6 +38,7 @@ class Code(StrEnum):
     NO_FREE_SLOT = "no-free-slot"
     DEVICE_NAME_TAKEN = "device-name-taken"
     DEVICE_NAME_INVALID = "device-name-invalid"
+    SIZE_INVALID = "size-invalid"
     NOVA_OWNED = "nova-owned"
     PROTOCOL_UNSUPPORTED = "protocol-unsupported"
     BUS_UNSUPPORTED = "bus-unsupported"
@@ -57,6 +58,7 @@ class Code(StrEnum):
     # It failed on the way.
     CONNECT_FAILED = "connect-failed"
     DISCONNECT_FAILED = "disconnect-failed"
+    EXTEND_FAILED = "extend-failed"
     WRONG_DEVICE = "wrong-device"
     GUEST_REFUSED = "guest-refused"
     UNPLUG_TIMEOUT = "unplug-timeout"

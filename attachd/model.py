@@ -338,6 +338,11 @@ class AttachmentRecord:
         """The disk's name that holds inside the guest, where it has udev; None without a serial."""
         return guest_path(self.bus, self.serial) if self.serial else None
 
+    @property
+    def size_gib(self) -> int:
+        """The volume's size, as it was handed on to the guest."""
+        return self.size_bytes // GIB
+
 
 class OperationKind(StrEnum):
     """What was asked for."""
@@ -351,6 +356,7 @@ class OperationKind(StrEnum):
     CLEAN_UP = "clean-up"
     ADOPT = "adopt"
     RELEASE = "release"
+    EXTEND = "extend"
 
     @property
     def housekeeping(self) -> bool:
@@ -360,6 +366,7 @@ class OperationKind(StrEnum):
             OperationKind.DISCONNECT,
             OperationKind.FENCE,
             OperationKind.RESTORE,
+            OperationKind.EXTEND,
         )
 
     @property
@@ -370,6 +377,14 @@ class OperationKind(StrEnum):
             OperationKind.DISCONNECT,
             OperationKind.FENCE,
         )
+
+    @property
+    def yields(self) -> bool:
+        """Does it keep nobody off its volume while it needs attention?
+
+        What an extend left undone harms nobody, and its guest must be able to start.
+        """
+        return self is OperationKind.EXTEND
 
 
 class OperationState(StrEnum):
@@ -402,6 +417,7 @@ class Request:
     """What the caller asked for, in the caller's words (names or ids).
 
     ``request_id`` is the caller's own: the same one again gets the first one's answer (law 8).
+    ``size_gib`` is an extend's new size; None: the one that Cinder says.
     """
 
     kind: OperationKind
@@ -412,6 +428,7 @@ class Request:
     bus: Bus = Bus.VIRTIO
     mode: Mode = Mode.RW
     override_nova: bool = False
+    size_gib: int | None = None
 
 
 def cinder_instance_id(guest: Guest) -> str:

@@ -26,6 +26,7 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
         "serial": record.serial,
         "bus": str(record.bus),
         "mode": str(record.mode),
+        "size_gib": record.size_gib,
         "host_path": record.host_path,
         "wwn": record.wwn,
         "state": str(record.state),

@@ -133,6 +133,20 @@ def _detach_by_id(context: Context, call: Call) -> Reply:
     return _submit(context, request)
 
 
+def _extend(context: Context, call: Call) -> Reply:
+    body = call.body
+    return _submit(
+        context,
+        Request(
+            kind=OperationKind.EXTEND,
+            guest=body["guest"],
+            volume=body["volume"],
+            request_id=body.get("request_id") or _new_request_id(),
+            size_gib=int(body["size_gib"]),  # JSON's 2.0 is an integer, too
+        ),
+    )
+
+
 def _detach_request(call: Call, guest: str, volume: str) -> Request:
     return Request(
         kind=OperationKind.DETACH,
@@ -337,6 +351,16 @@ ROUTES = (
         summary="One attachment.",
         handler=_attachment,
         answer="Attachment",
+    ),
+    Route(
+        method="POST",
+        path="/v1/attachments/extend",
+        name="extend",
+        summary="Extend an attached volume; answers with the operation that does it.",
+        handler=_extend,
+        body="ExtendRequest",
+        answer="Operation",
+        status=HTTPStatus.ACCEPTED,
     ),
     Route(
         method="POST",

@@ -40,6 +40,10 @@ REQUEST_ID = text(
 )
 
 
+LARGEST_SIZE = 2**31 - 1
+"""In GiB: what Cinder's own schema takes."""
+
+
 def _choice(enum: type[Bus | Mode | OperationKind | OperationState | AttachmentState]) -> Schema:
     return {"type": "string", "enum": [str(member) for member in enum]}
 
@@ -97,6 +101,23 @@ COMPONENTS: dict[str, Schema] = {
             "request_id": REQUEST_ID,
         },
     },
+    "ExtendRequest": {
+        "type": "object",
+        "required": ["guest", "volume", "size_gib"],
+        "additionalProperties": False,
+        "properties": {
+            "guest": text("A libvirt domain: its name or its UUID."),
+            "volume": text("A Cinder volume: its name or its UUID."),
+            "size_gib": {
+                "type": "integer",
+                "minimum": 1,
+                "maximum": LARGEST_SIZE,
+                "description": "The new size in GiB. The volume's own, where somebody extended it "
+                "in Cinder, tells its guest.",
+            },
+            "request_id": REQUEST_ID,
+        },
+    },
     "Attachment": _object(
         {
             "attachment_id": {
@@ -119,6 +140,10 @@ COMPONENTS: dict[str, Schema] = {
             },
             "bus": _choice(Bus),
             "mode": _choice(Mode),
+            "size_gib": {
+                "type": "integer",
+                "description": "The volume's size in GiB, as it was handed on to the guest.",
+            },
             "host_path": _STRING_OR_NULL,
             "wwn": _STRING_OR_NULL,
             "state": _choice(AttachmentState),

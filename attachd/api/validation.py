@@ -30,6 +30,7 @@ _RULES = {
     "maxLength": "{where} must not be longer than {rule} characters",
     "not": "{where} must not contain control characters",
     "minimum": "{where} must be at least {rule}",
+    "maximum": "{where} must be at most {rule}",
 }
 
 

@@ -87,10 +87,17 @@ class _Audit:
         before = self._journal.live_attachments()
         self._everyone = self._ask(World.GUEST, self._guests.all) or ()
         operations = self._journal.operations(open_only=True)
-        busy = {row.volume_id for row in operations}
+        busy = {row.volume_id for row in operations if row.holds_volume}
+        extends = {row.volume_id for row in operations if not row.holds_volume}
         settled = [r for r in self._journal.live_attachments() if r.volume_id not in busy]
         findings = [
-            *(finding for record in settled for finding in self._attachment(record)),
+            *(
+                finding
+                for record in settled
+                for finding in self._attachment(record)
+                # That the guest wasn't told is what the extend says that needs attention.
+                if finding.code is not FindingCode.SIZE_DIFFERS or record.volume_id not in extends
+            ),
             *self._unknown_disks(before),
             *self._sessions_left(),
             *(
@@ -133,11 +140,13 @@ class _Audit:
     def _on_host(self, record: AttachmentRecord) -> HostSays:
         if record.connection is None:
             return HostSays(wwns=())
-        return HostSays(wwns=self._host.wwns(record.connection))
+        return HostSays(
+            wwns=self._host.wwns(record.connection), sizes=self._host.sizes(record.connection)
+        )
 
     def _is_still(self, record: AttachmentRecord) -> bool:
         open_now = self._journal.operations(open_only=True)
-        if any(row.volume_id == record.volume_id for row in open_now):
+        if any(row.volume_id == record.volume_id and row.holds_volume for row in open_now):
             return False
         return any(
             (r.record_id, r.updated_at) == (record.record_id, record.updated_at)
@@ -186,7 +195,8 @@ class _Audit:
         return listed == ()
 
     def _busy_volumes(self) -> set[str | None]:
-        return {row.volume_id for row in self._journal.operations(open_only=True)}
+        operations = self._journal.operations(open_only=True)
+        return {row.volume_id for row in operations if row.holds_volume}
 
     def _ask(
         self,

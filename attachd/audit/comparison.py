@@ -22,6 +22,7 @@ from attachd.model import (
     disk_alias,
 )
 from attachd.operations import proofs
+from attachd.operations.extend import is_behind, is_resizable
 from attachd.operations.restore import RESTORABLE_ATTACHMENT, RESTORABLE_VOLUME
 
 
@@ -35,9 +36,10 @@ class CinderSays:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSays:
-    """The fresh WWN of each device of the attachment's LUNs."""
+    """The fresh WWN, and the bytes, of each device of the attachment's LUNs."""
 
     wwns: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,7 @@ def compare(
         *(_in_cinder(cinder) if cinder else ()),
         *(_on_host(record, host, guest) if host else ()),
         *(_in_guest(record, guest) if guest else ()),
+        *_size(record, cinder, host),
     )
     seen = cinder is not None and host is not None and guest is not None
     codes = {code for code, _, _ in found}
@@ -189,6 +192,21 @@ def _on_host(record: AttachmentRecord, host: HostSays, says: GuestSays | None) -
         )
 
 
+def _size(
+    record: AttachmentRecord, cinder: CinderSays | None, host: HostSays | None
+) -> Iterator[_Found]:
+    """Somebody extended it in Cinder; what isn't well otherwise comes first."""
+    volume = cinder.volume if cinder else None
+    if volume is None or record.state is not AttachmentState.ATTACHED:
+        return
+    if is_behind(record, volume, host.sizes if host else ()):
+        yield (
+            FindingCode.SIZE_DIFFERS,
+            f"Cinder says that the volume has {volume.size_gib} GiB; its guest wasn't told.",
+            f"Tell it: attachctl extend {{guest}} {{volume}} {volume.size_gib}",
+        )
+
+
 def _in_guest(record: AttachmentRecord, says: GuestSays) -> Iterator[_Found]:
     guest = says.guest
     if guest is None:
@@ -238,8 +256,11 @@ def _repair(
         return Repair.CLEAN_UP
     if dangerous:
         return Repair.FENCE if record.state is AttachmentState.ATTACHED else None
-    if cinder and codes and codes <= _CINDERS_STATUS and _restorable(cinder):
+    others = codes - {FindingCode.SIZE_DIFFERS}
+    if cinder and others and others <= _CINDERS_STATUS and _restorable(cinder):
         return Repair.RESTORE
+    if cinder and codes and not others and own is not None and is_resizable(record, own):
+        return Repair.EXTEND
     return None
 
 

@@ -24,6 +24,7 @@ class FindingCode(StrEnum):
     GUEST_GONE = "guest-gone"
     DISK_GONE = "disk-gone"
     DISK_SOURCE_DIFFERS = "disk-source-differs"
+    SIZE_DIFFERS = "size-differs"
     DISK_UNKNOWN = "disk-unknown"
     SESSION_LEFT = "session-left"
 
@@ -36,6 +37,7 @@ class Repair(StrEnum):
     RESTORE = "restore"  # Cinder is told again that the volume is attached
     FENCE = "fence"  # attachd uses the device no more
     DISCONNECT = "disconnect"  # the host's session is taken away
+    EXTEND = "extend"  # what the volume has grown by in Cinder is handed on to its guest
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,8 +34,8 @@ class CinderClient:
     """Fulfils ``attachd.operations.ports.Cinder``; any number of threads may share it.
 
     ``delete_timeout``: seconds that a deleted attachment has to disappear. ``orphan_timeout``:
-    seconds that Cinder may go on with a request whose caller is gone. Both are looked for every
-    ``poll_interval`` seconds.
+    seconds that Cinder may go on with a request whose caller is gone. ``extend_timeout``: seconds
+    that a volume may be ``extending``. All are looked for every ``poll_interval`` seconds.
     """
 
     def __init__(
@@ -45,6 +45,7 @@ class CinderClient:
         retry: Retry,
         delete_timeout: float,
         orphan_timeout: float,
+        extend_timeout: float = 300.0,
         poll_interval: float = 1.0,
         global_request_id: str | None = None,
     ) -> None:
@@ -52,6 +53,7 @@ class CinderClient:
         self._retry = retry
         self._delete_timeout = delete_timeout
         self._orphan_timeout = orphan_timeout
+        self._extend_timeout = extend_timeout
         self._poll_interval = poll_interval
         self._global_request_id = global_request_id
 
@@ -62,6 +64,7 @@ class CinderClient:
             retry=self._retry,
             delete_timeout=self._delete_timeout,
             orphan_timeout=self._orphan_timeout,
+            extend_timeout=self._extend_timeout,
             poll_interval=self._poll_interval,
             global_request_id=global_request_id,
         )
@@ -139,13 +142,60 @@ class CinderClient:
             landed=lambda: _done(self._status(volume_id) != "detaching"),
         )
 
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """os-extend of a volume in use (microversion 3.42), until it is ``in-use`` again.
+
+        Cinder answers 202, ``extending``, and ends in ``in-use`` of the new size, in ``in-use`` of
+        the old one (its scheduler found no room) or in ``error_extending``. So large already:
+        nothing happens. While somebody else's extend is under way, its end is waited for.
+        """
+        before = self._extended(volume_id)
+        if before.size_gib >= size_gib:
+            return
+        if before.status != "in-use":
+            raise Refused(
+                Code.CINDER_REFUSED,
+                f"Volume {volume_id} can't be extended: its status is {safe_text(before.status)}.",
+                resolution="A volume that is attached is extended while it is in-use.",
+            )
+        self._retry.change(
+            partial(self._volume_action, volume_id, "os-extend", new_size=size_gib),
+            landed=lambda: _done(_shows_extend(self._there(volume_id), size_gib)),
+        )
+        try:
+            after = self._extended(volume_id)
+        except AttachdError as exc:
+            exc.touched = True  # Cinder is at it, whether it can be asked or not
+            raise
+        if after.size_gib < size_gib:
+            raise _not_extended(after)
+
+    def _extended(self, volume_id: str) -> Volume:
+        """The volume once nobody extends it any more. Raises deadline-exceeded."""
+
+        def rests() -> bool:
+            return self._status(volume_id) != "extending"
+
+        if not self._comes_true(rests, self._extend_timeout):
+            raise AttachdError(
+                Code.DEADLINE_EXCEEDED,
+                f"Cinder is still extending volume {volume_id} after {self._extend_timeout:g} s.",
+                resolution="See cinder-volume's log.",
+                touched=False,
+                world=World.CINDER,
+            )
+        return self._retry.read(partial(self._there, volume_id))
+
     def _status(self, volume_id: str) -> str:
+        return self._there(volume_id).status
+
+    def _there(self, volume_id: str) -> Volume:
         volume = self._volume(volume_id)
         if volume is None:
             raise _no_such_volume(volume_id)
-        return volume.status
+        return volume
 
-    def _volume_action(self, volume_id: str, action: str, **arguments: str) -> None:
+    def _volume_action(self, volume_id: str, action: str, **arguments: str | int) -> None:
         path = f"/volumes/{volume_id}/action"
         if not _is_uuid(volume_id) or self._send("POST", path, {action: arguments}) is None:
             raise _no_such_volume(volume_id)
@@ -261,6 +311,16 @@ class CinderClient:
     def settle_begin(self, volume_id: str, *, age: float) -> None:
         """Wait until the volume isn't ``in-use`` any more."""
         self._settle(lambda: self._status(volume_id) != "in-use", age)
+
+    def settle_extend(self, volume_id: str, *, size_gib: int, age: float) -> None:
+        """Wait until the volume has the size, or something else became of it."""
+
+        def ended() -> bool:
+            volume = self._there(volume_id)
+            at_work = volume.status in ("in-use", "extending")
+            return volume.size_gib >= size_gib or not at_work
+
+        self._settle(ended, age)
 
     def _settle(self, shows: Callable[[], bool], age: float) -> None:
         if age < self._orphan_timeout and not self._comes_true(shows, self._orphan_timeout - age):
@@ -396,6 +456,26 @@ def _is_uuid(text: str) -> bool:
 def _same(answered: Answer, asked: str) -> None:
     if answered.text().lower() != asked.lower():
         raise answered.wrong("is not the one that was asked for")
+
+
+def _shows_extend(volume: Volume, size_gib: int) -> bool:
+    """It was ``in-use`` and smaller before: what it is now, the lost request has made of it."""
+    return volume.size_gib >= size_gib or volume.status in ("extending", "error_extending")
+
+
+def _not_extended(volume: Volume) -> AttachdError:
+    failed = volume.status != "in-use"
+    return AttachdError(
+        Code.CINDER_REFUSED,
+        f"Cinder did not extend volume {volume.volume_id}: it is {safe_text(volume.status)}, and "
+        f"has {volume.size_gib} GiB still.",
+        details="" if failed else "Its scheduler found no room for it, perhaps.",
+        resolution="See cinder-volume's log. When its backend is well: openstack volume set "
+        f"--state in-use {volume.volume_id}."
+        if failed
+        else "See cinder-scheduler's log, or openstack volume message list.",
+        touched=failed,
+    )
 
 
 def _done(is_done: bool) -> Landed[None] | None:

@@ -204,6 +204,8 @@ _RESOLUTIONS: dict[int, str] = {
     HTTPStatus.UNAUTHORIZED: "Check that Cinder validates tokens with the Keystone that "
     "auth_url in [cinder] of attachd.conf names.",
     HTTPStatus.FORBIDDEN: "Give the user in [cinder] of attachd.conf the roles admin and service.",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "See the quota of the volume's project: "
+    "openstack quota show PROJECT.",
     HTTPStatus.CONFLICT: "Give the user in [cinder] of attachd.conf the role service, which "
     "Cinder asks for before it deletes an attachment in use.",
 }

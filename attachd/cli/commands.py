@@ -20,6 +20,7 @@ _LONG_ATTACHMENT = (
     *_SHORT_ATTACHMENT,
     "bus",
     "mode",
+    "size_gib",
     "wwn",
     "host_path",
     "guest_id",
@@ -86,6 +87,18 @@ def detach(args: Namespace, client: Client) -> Outcome:
         lambda timeout: client.delete("/v1/attachments", query, timeout=timeout),
         title=f"Detaching {args.volume} from {args.guest}",
         shown=lambda operation: _operation(operation, args),
+    )
+
+
+def extend(args: Namespace, client: Client) -> Outcome:
+    """attachctl extend"""
+    body = {**_guest_and_volume(args), "size_gib": args.size}
+    return _operate(
+        args,
+        client,
+        lambda timeout: client.post("/v1/attachments/extend", body, timeout=timeout),
+        title=f"Extending {args.volume} of {args.guest} to {args.size} GiB",
+        shown=lambda operation: _attachment(operation["attachment"], args),
     )
 
 
@@ -257,6 +270,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "detach": detach,
     "adopt": adopt,
     "release": release,
+    "extend": extend,
     "list": list_,
     "show": show,
     "operation_list": operation_list,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 DEFAULT_SOCKET = "/run/attachd/attachd.sock"
+LARGEST_SIZE = 2**31 - 1  # in GiB: what Cinder takes
 FORMATS = ("table", "json", "yaml", "value")
 
 ATTACHMENT_COLUMNS = (
@@ -21,6 +22,7 @@ ATTACHMENT_COLUMNS = (
     "serial",
     "bus",
     "mode",
+    "size_gib",
     "host_path",
     "wwn",
     "state",
@@ -152,6 +154,13 @@ def build_parser() -> Parser:
     _add_guest_and_volume(release)
     _add_waiting(release)
 
+    extend = _command(
+        commands, "extend", "extend an attached volume, and tell its guest", ATTACHMENT_COLUMNS
+    )
+    _add_guest_and_volume(extend)
+    extend.add_argument("size", metavar="SIZE", type=_gibibytes, help="its new size in GiB")
+    _add_waiting(extend)
+
     listing = _command(commands, "list", "what is attached", ATTACHMENT_COLUMNS)
     listing.add_argument("--guest", metavar="GUEST", help="to this guest only")
     listing.add_argument("--long", action="store_true", help="more columns in a table")
@@ -248,7 +257,7 @@ def _command(
         "-q",
         "--quiet",
         action="store_true",
-        help="no progress, and no output of an attach or detach that went well",
+        help="no progress, and no output of an attach, extend or detach that went well",
     )
     _add_socket(parser, default=argparse.SUPPRESS)
     return parser
@@ -288,6 +297,14 @@ def _seconds(text: str) -> float:
     if not 0.0 <= seconds < float("inf"):  # nor is NaN
         raise argparse.ArgumentTypeError(f"not a number of seconds: {text!r}")
     return seconds
+
+
+def _gibibytes(text: str) -> int:
+    plain = text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_SIZE))
+    size = int(text) if plain else 0
+    if not 0 < size <= LARGEST_SIZE:
+        raise argparse.ArgumentTypeError(f"not a whole number of GiB: {text!r}")
+    return size
 
 
 def _closest(word: str, known: Sequence[str]) -> str:

@@ -75,6 +75,12 @@ OPTS: list[cfg.Opt] = [
         "a lost answer, or attachd's own end, a late effect is waited for before anything is "
         "undone. Make it longer than Cinder's rpc_response_timeout.",
     ),
+    cfg.FloatOpt(
+        "extend_timeout",
+        default=300,
+        min=1,
+        help="Seconds that a volume may be extending once Cinder accepted to extend it.",
+    ),
     cfg.IntOpt(
         "retries",
         default=4,

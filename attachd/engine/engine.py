@@ -34,6 +34,7 @@ from attachd.operations.attach import Attach
 from attachd.operations.clean_up import CleanUp
 from attachd.operations.detach import Detach
 from attachd.operations.disconnect import Disconnect
+from attachd.operations.extend import Extend
 from attachd.operations.fence import Fence
 from attachd.operations.operation import Given, Operation
 from attachd.operations.ports import Cinder, Guests, Host, Worlds
@@ -385,6 +386,7 @@ _KINDS: Mapping[OperationKind, type[Operation]] = {
     OperationKind.CLEAN_UP: CleanUp,
     OperationKind.ADOPT: Adopt,
     OperationKind.RELEASE: Release,
+    OperationKind.EXTEND: Extend,
 }
 
 

@@ -75,7 +75,7 @@ class Resumer:
         for row in rows:
             if self._was_let_go_late(row):
                 self._launch(row.operation_id)
-        busy = {row.volume_id for row in rows}
+        busy = {row.volume_id for row in rows if row.holds_volume}
         self._finish_late_unplugs(busy=busy)
         self._clean_up_behind_transient_guests(busy=busy)
 

@@ -205,7 +205,7 @@ class Runner:
         problem = self._last_error.problem if self._last_error else _INTERRUPTED
         first = self._first_problem
         lines = [problem.details, f"It stopped there: {reason}."]
-        if self._operation.record is not None:
+        if self._operation.record is not None and not self._operation.kind.housekeeping:
             lines.append(f"What may be left: {', '.join(_remains(self._operation.record))}.")
         if first is not None and first != problem:
             lines.append(f"It went wrong first with {first}")

@@ -134,6 +134,19 @@ class Domains:
             return _answer(exc), str(exc)
         return Answer.ACCEPTED, ""
 
+    def resize(self, guest_id: str, target: str, size_bytes: int) -> None:
+        """blockResize of the disk with this target, live. Raises as ``attach`` does."""
+
+        def resize(connection: libvirt.virConnect) -> None:
+            _lookup(connection, guest_id).blockResize(
+                target, size_bytes, libvirt.VIR_DOMAIN_BLOCK_RESIZE_BYTES
+            )
+
+        try:
+            self._change(guest_id, resize, name="resize")
+        except libvirt.libvirtError as exc:
+            raise refused("libvirt refused the disk's new size.", exc, touched=True) from exc
+
     def settle(self, guest_id: str) -> None:
         """Return when all that was under way on this domain in libvirt has ended.
 

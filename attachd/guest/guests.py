@@ -14,6 +14,7 @@ from attachd.guest.domain_events import DomainEvents
 from attachd.guest.domains import Domains
 from attachd.guest.event_loop import EventLoop
 from attachd.guest.plugging import Plugging
+from attachd.guest.resizing import Resizing
 from attachd.guest.unplugging import Unplugging
 from attachd.model import DiskSpec, Guest
 
@@ -49,6 +50,7 @@ class LibvirtGuests:
         )
         self._domains = Domains(connection=self._connection, call_timeout=call_timeout)
         self._plugging = Plugging(domains=self._domains)
+        self._resizing = Resizing(domains=self._domains)
         self._unplugging = Unplugging(
             domains=self._domains,
             events=self._events,
@@ -103,6 +105,12 @@ class LibvirtGuests:
     def unplug(self, guest_id: str, volume_id: str, *, source: str | None = None) -> None:
         """Take the volume's disk out of the guest, proven; see :class:`Unplugging`."""
         self._unplugging.unplug(guest_id, volume_id, source=source)
+
+    def resize(
+        self, guest_id: str, volume_id: str, size_bytes: int, *, source: str | None = None
+    ) -> None:
+        """Tell a live guest its disk's new size; see :class:`Resizing`."""
+        self._resizing.resize(guest_id, volume_id, size_bytes, source=source)
 
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:
         """Call ``listener(guest_id, alias)`` on every DEVICE_REMOVED, in the event thread.

@@ -64,6 +64,9 @@ class BrickConnector(Protocol):
     ) -> None:
         """Flush and delete the devices, log out where nothing else uses the session."""
 
+    def extend_volume(self, connection_properties: dict[str, Any], /) -> int | None:
+        """Rescan the volume's paths; the last one's size in bytes."""
+
 
 def execute(*command: str, **options: object) -> tuple[str, str]:
     """Run a command through os-brick; only its name is noted, never an argument."""
@@ -89,6 +92,11 @@ class _Noted:
         """See BrickConnector."""
         with call(Library.OS_BRICK, "disconnect"):
             self._connector.disconnect_volume(connection_properties, device_info)
+
+    def extend_volume(self, connection_properties: dict[str, Any], /) -> int | None:
+        """See BrickConnector."""
+        with call(Library.OS_BRICK, "extend"):
+            return self._connector.extend_volume(connection_properties)
 
 
 def iscsi_connector(*, execute: Execute, scan_attempts: int) -> BrickConnector:

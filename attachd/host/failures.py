@@ -19,6 +19,7 @@ from attachd.host.commands import (
 _BRIEFS = {
     Code.CONNECT_FAILED: "The volume's device did not appear on this host.",
     Code.DISCONNECT_FAILED: "The volume's device could not be removed from this host.",
+    Code.EXTEND_FAILED: "This host's kernel could not be told that the volume's device grew.",
 }
 
 

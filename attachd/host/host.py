@@ -13,7 +13,7 @@ from attachd.host.failures import helper_lost
 from attachd.host.guard import guard
 from attachd.host.identity import Identity, inquiry
 from attachd.host.initiator import check_initiator
-from attachd.host.iscsi import IscsiVolumes
+from attachd.host.iscsi import IscsiVolumes, check_lsscsi
 from attachd.host.portals import join_portal
 from attachd.host.sysfs import Sysfs
 from attachd.model import Connection, Connector, HostDevice, HostSession
@@ -123,6 +123,25 @@ class IscsiHost:
         self._volumes.disconnect(
             volume_id, connection, expected_wwn=expected_wwn, given_up=given_up
         )
+
+    def check_extend(self) -> None:
+        """Raise Unreachable iscsi-unavailable where no extend could succeed."""
+        self._require_helper()
+        check_lsscsi()
+
+    def extend(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str, size_bytes: int
+    ) -> int | None:
+        """Rescan the LUN's devices, proven to be it; the bytes of the smallest."""
+        self._require_helper()
+        return self._volumes.extend(
+            volume_id, connection, expected_wwn=expected_wwn, size_bytes=size_bytes
+        )
+
+    def sizes(self, connection: Connection) -> tuple[int, ...]:
+        """The bytes of each device of the LUN, as the kernel knows them."""
+        devices = self._sysfs.lun_devices(connection.targets)
+        return tuple(device.size_bytes for device in devices)
 
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or can't any more."""

@@ -1,4 +1,4 @@
-"""Connect and disconnect: os-brick does the work, this module makes it safe.
+"""Connect, extend and disconnect: os-brick does the work, this module makes it safe.
 
 * os-brick gets the plural properties always: with the singular ones it has been seen to disconnect
   another volume's device, by an old discovery record.
@@ -8,7 +8,8 @@
   held, and hands it to os-brick by name, as without it there would be no flush.
 * os-brick may wait for its lock for minutes: under it, at the very deletion, the device is looked
   at once more.
-* Both end with a fresh look (law 3). What os-brick left is removed here: sessions whose LUNs are
+* An extend rescans what was proven to be the volume, and reads the sizes itself behind it.
+* All end with a fresh look (law 3). What os-brick left is removed here: sessions whose LUNs are
   gone, and node records, which hold CHAP passwords and would log in again at the next boot.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -135,6 +137,24 @@ class IscsiVolumes:
         if failure is not None:
             raise self._failure(failure, Code.DISCONNECT_FAILED, commands) from failure
 
+    def extend(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str, size_bytes: int
+    ) -> int | None:
+        """The bytes of the LUN's smallest device. Raises as ``Host.extend`` does."""
+        self._calls.settle(volume_id, timeout=self._grace)
+        commands = self._commands(self._connect_timeout)
+        future = self._calls.run(
+            volume_id,
+            lambda: self._grow(connection, expected_wwn, size_bytes, commands),
+            commands=commands,
+            timeout=self._connect_timeout,
+            grace=self._grace,
+        )
+        failure = future.exception()
+        if failure is not None:
+            raise self._failure(failure, Code.EXTEND_FAILED, commands) from failure
+        return future.result()
+
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or iscsid has given it up.
 
@@ -210,6 +230,33 @@ class IscsiVolumes:
             self.disconnect(volume_id, connection, expected_wwn=None)
         except AttachdError as exc:
             LOG.warning("A failed connect of volume %s left something: %s", volume_id, exc)
+
+    # --- extend -----------------------------------------------------------------------------
+
+    def _grow(
+        self, connection: Connection, expected_wwn: str, size_bytes: int, commands: Commands
+    ) -> int | None:
+        devices = self._sysfs.lun_devices(connection.targets)
+        for device in devices:
+            self._identity.check_wwn(device, expected_wwn)
+        if any(device.size_bytes < size_bytes for device in devices):
+            check_lsscsi()
+            # A rescan is no login: it needs no credentials.
+            self._make_connector(commands).extend_volume(
+                brick_properties(connection.without_secrets())
+            )
+            devices = self._sysfs.lun_devices(connection.targets)
+        if not devices:
+            return None
+        smallest = min(devices, key=lambda device: device.size_bytes)
+        if smallest.size_bytes < size_bytes:
+            raise AttachdError(
+                Code.EXTEND_FAILED,
+                "The volume grew in Cinder, and its device on this host didn't.",
+                details=f"{smallest.path} has {smallest.size_bytes} bytes, not {size_bytes}.",
+                resolution="See the backend's export of it, and cinder-volume's log.",
+            )
+        return smallest.size_bytes
 
     # --- disconnect -------------------------------------------------------------------------
 
@@ -403,6 +450,21 @@ class IscsiVolumes:
         if not self._helper_alive():
             return helper_lost(touched=True)
         return translated(failure, code, login_status=commands.login_status)
+
+
+def check_lsscsi() -> None:
+    """Raise Unreachable where os-brick couldn't find the paths of what it shall rescan.
+
+    It runs in the daemon's own process, and so is found, or not, where it is looked for here.
+    """
+    if shutil.which("lsscsi") is None:
+        raise Unreachable(
+            Code.ISCSI_UNAVAILABLE,
+            "The program lsscsi is missing: os-brick finds by it what it rescans.",
+            resolution="Install it (apt install lsscsi).",
+            world=World.HOST,
+            touched=False,
+        )
 
 
 def _parse_nodes(listing: str) -> set[tuple[tuple[str, int], str]]:

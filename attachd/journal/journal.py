@@ -130,13 +130,14 @@ class Journal:
         The open operation that holds the volume's mark already, and so prevented it; else None.
         """
         with self._lock:
-            holder = self._one(
-                "SELECT * FROM open_operations WHERE volume_id = ? AND operation_id != ? LIMIT 1",
+            marks = self._all(
+                "SELECT * FROM open_operations WHERE volume_id = ? AND operation_id != ?",
                 volume_id,
                 operation_id,
             )
+            holder = next((row for row in map(operation_from, marks) if row.holds_volume), None)
             if holder is not None:
-                return operation_from(holder)
+                return holder
             self._execute(
                 "UPDATE operations SET guest_id = ?, guest_name = ?, volume_id = ?, "
                 "volume_name = ? WHERE operation_id = ?",
@@ -338,8 +339,8 @@ class Journal:
     def _insert_operation(self, operation_id: str, request: Request) -> None:
         self._db.execute(
             "INSERT INTO operations (operation_id, request_id, kind, state, guest, volume, device, "
-            "bus, mode, override_nova, created_at, accepted) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            "bus, mode, override_nova, size_gib, created_at, accepted) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 operation_id,
                 request.request_id,
@@ -351,6 +352,7 @@ class Journal:
                 request.bus.value,
                 request.mode.value,
                 int(request.override_nova),
+                request.size_gib,
                 utc_now(),
                 trace.now(),
             ),

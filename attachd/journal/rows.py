@@ -48,6 +48,12 @@ class OperationRow:
     finished_at: str | None
 
     @property
+    def holds_volume(self) -> bool:
+        """Does it, being open, keep others off its volume (law 5)?"""
+        resting = self.state is OperationState.NEEDS_ATTENTION
+        return self.state.open and not (resting and self.request.kind.yields)
+
+    @property
     def global_request_id(self) -> str:
         """What OpenStack's services log for every call of this operation."""
         return f"req-{self.operation_id}"
@@ -137,6 +143,7 @@ def _operation(row: sqlite3.Row) -> OperationRow:
             bus=Bus(row["bus"]),
             mode=Mode(row["mode"]),
             override_nova=bool(row["override_nova"]),
+            size_gib=row["size_gib"],
         ),
         state=OperationState(row["state"]),
         guest_id=row["guest_id"],

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
-from attachd.operations import asking, proofs
+from attachd.operations import proofs, references
 from attachd.operations.operation import Given, Operation
 from attachd.operations.steps import Step, Unanswered, bind
 from attachd.saga.history import StepSpec
@@ -87,8 +87,7 @@ class Detach(Operation):
             )
 
     def _asked_for(self) -> AttachmentRecord:
-        """The record that the request names."""
-        record = asking.find_record(self._request, self._worlds)
+        record = references.attached(self._request, self._worlds)
         if record is None:
             raise self._not_attached()
         return record

@@ -97,6 +97,19 @@ class Cinder(Protocol):
     def roll_detaching(self, volume_id: str) -> None:
         """os-roll_detaching: ``detaching`` becomes ``in-use``; from ``in-use`` nothing happens."""
 
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """os-extend of a volume ``in-use``, until it is so again with that size, or a larger one.
+
+        So large already: nothing happens. Raises cinder-refused: with ``touched=False`` the volume
+        certainly is as it was (any other status, a quota, no room); deadline-exceeded.
+        """
+
+    def settle_extend(self, volume_id: str, *, size_gib: int, age: float) -> None:
+        """Wait until an orphaned os-extend has come to its end, or can't have an effect any more.
+
+        See ``settle_create``. A backend may extend for longer than is waited here.
+        """
+
 
 class Host(Protocol):
     """This host's block devices, through os-brick."""
@@ -149,6 +162,24 @@ class Host(Protocol):
 
         Touches no device whose fresh WWN isn't ``expected_wwn`` (where one is given). Gone
         already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
+        """
+
+    def check_extend(self) -> None:
+        """Raise Unreachable iscsi-unavailable where no extend could succeed (no lsscsi)."""
+
+    def extend(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str, size_bytes: int
+    ) -> int | None:
+        """Rescan the LUN's devices; the bytes of the smallest; None: there is no device.
+
+        Touches no device whose fresh WWN isn't ``expected_wwn``. So large already: nothing happens.
+        Raises wrong-device, extend-failed (smaller than ``size_bytes`` still).
+        """
+
+    def sizes(self, connection: Connection) -> tuple[int, ...]:
+        """The bytes of each device of the LUN, as the kernel knows them; none: there is no device.
+
+        The kernel learns of a LUN that grew when it is told to look again: see ``extend``.
         """
 
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
@@ -225,6 +256,15 @@ class Guests(Protocol):
 
         ``source``: of a disk that another hand plugged. It is found by that, too, and stays where
         it was when the guest keeps it, which may be the live XML alone.
+        """
+
+    def resize(
+        self, guest_id: str, volume_id: str, size_bytes: int, *, source: str | None = None
+    ) -> None:
+        """Tell a live guest its disk's new size, which the device has already.
+
+        A guest that isn't live, or is gone, learns it when it starts: nothing happens. Raises
+        guest-refused. ``source``: as for ``unplug``.
         """
 
     def on_disk_removed(self, listener: Callable[[str, str], None]) -> None:

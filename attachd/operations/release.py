@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
-from attachd.operations import asking
+from attachd.operations import references
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.steps import Step, bind
 from attachd.saga.history import StepSpec
@@ -49,7 +49,7 @@ class Release(Housekeeping):
         self.record = record
 
     def _asked_for(self) -> AttachmentRecord:
-        record = asking.find_record(self._request, self._worlds)
+        record = references.attached(self._request, self._worlds)
         if record is None:
             raise self._not_attached()
         return record

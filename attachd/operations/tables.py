@@ -10,6 +10,7 @@ from attachd.operations import (
     attach,
     detach,
     disconnect,
+    extend,
     fence,
     reconnect,
     release,
@@ -27,4 +28,5 @@ TABLES: Mapping[OperationKind, tuple[StepSpec, ...]] = {
     OperationKind.CLEAN_UP: detach.TABLE,
     OperationKind.ADOPT: adopt.TABLE,
     OperationKind.RELEASE: release.TABLE,
+    OperationKind.EXTEND: extend.TABLE,
 }

@@ -4,8 +4,9 @@ Decided from its history and from what was seen just now, never from the journal
 goes forward only where its guest holds the disk already, Cinder's attachment is still ours, and no
 undo was begun; then every step is done anew, each asking first, and the device behind the guest's
 disk is identified again on the way. Any other attach goes back. A detach goes forward once its
-guest let go, else back. Any other goes forward unless its undo was begun: doing it again does no
-harm. What had touched nothing yet simply begins anew.
+guest let go, else back; an extend once Cinder's volume has grown, else back. Any other goes forward
+unless its undo was begun: doing it again does no harm. What had touched nothing yet simply begins
+anew.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ class Sighting:
 
     ``guest_holds_disk``: in the live XML where the guest is live, else in the persistent one.
     ``attachment_is_ours``: Cinder's attachment is there and leads to the LUNs it led to.
+    ``volume_has_grown``: Cinder's volume has the size that an extend was asked for.
     """
 
     guest_holds_disk: bool
     attachment_is_ours: bool
+    volume_has_grown: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +50,8 @@ def decide(
         return _attach(history, seen)
     if kind in (OperationKind.DETACH, OperationKind.CLEAN_UP):
         return _detach(seen)
+    if kind is OperationKind.EXTEND:
+        return _extend(seen)
     return _another(history)
 
 
@@ -64,6 +69,12 @@ def _detach(seen: Sighting) -> Verdict:
     if seen.guest_holds_disk:
         return _back("its guest holds the disk")
     return _forward("its guest let go of the disk")
+
+
+def _extend(seen: Sighting) -> Verdict:
+    if seen.volume_has_grown:
+        return _forward("Cinder's volume has grown")
+    return _back("Cinder's volume hasn't grown")
 
 
 def _another(history: Sequence[Entry]) -> Verdict:

@@ -30,6 +30,7 @@ BOOT_SECONDS = 240.0
 PATIENT_SECONDS = 240.0
 IMPATIENT_SECONDS = 15.0
 RETRY_SECONDS = 8.0
+SOURCE_BYTES = 8 * 1024**2
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,14 @@ class Stage(ABC):
         """Someone plugs the disk with virsh: into a running guest, with no serial and no alias."""
 
     @abstractmethod
+    def grow(self, disk: DiskSpec, size_bytes: int) -> None:
+        """The disk's device becomes larger."""
+
+    @abstractmethod
+    def seen_size(self, guest_id: str, disk: DiskSpec) -> int | None:
+        """The disk's bytes, as QEMU gives them to the live guest; None: as when it got it."""
+
+    @abstractmethod
     def take_libvirt_away(self) -> None:
         """Stop libvirt for good."""
 
@@ -156,6 +165,12 @@ class FakeStage(Stage):
             target=disk.target, bus=disk.bus.value, source=disk.source, mode=disk.mode
         )
         self.fake.put_disk(guest_id, plain, config=config)
+
+    def grow(self, disk: DiskSpec, size_bytes: int) -> None:
+        """Of devices the fake knows nothing."""
+
+    def seen_size(self, guest_id: str, disk: DiskSpec) -> int | None:
+        return self.fake.size_of(guest_id, disk.volume_id)
 
     def take_libvirt_away(self) -> None:
         self.fake.go_away()
@@ -310,7 +325,7 @@ class LibvirtStage(Stage):
         self._sources += 1
         image = self.directory / f"disk-{self._sources}"
         with image.open("wb") as file:
-            file.truncate(8 * 1024**2)
+            file.truncate(SOURCE_BYTES)
         device = _output("losetup", "--find", "--show", str(image)).strip()
         self._stack.callback(_output, "losetup", "--detach", device)
         return device
@@ -342,6 +357,16 @@ class LibvirtStage(Stage):
         layers |= libvirt.VIR_DOMAIN_AFFECT_CONFIG if config else 0
         with self.domain(guest_id) as domain:
             domain.attachDeviceFlags(xml, layers)
+
+    def grow(self, disk: DiskSpec, size_bytes: int) -> None:
+        image = _output("losetup", "--noheadings", "--output", "BACK-FILE", disk.source).strip()
+        os.truncate(image, size_bytes)
+        _output("losetup", "--set-capacity", disk.source)
+
+    def seen_size(self, guest_id: str, disk: DiskSpec) -> int | None:
+        with self.domain(guest_id) as domain:
+            size: int = domain.blockInfo(disk.target)[0]
+        return None if size == SOURCE_BYTES else size
 
     def xml(self, guest_id: str, *, config: bool = False) -> str:
         """The guest's XML, seen by other eyes than attachd's."""

@@ -39,6 +39,9 @@ class HostBench(Protocol):
     def replace_lun(self, connection: Connection) -> None:
         """Put another LUN, with a WWN of its own, behind the same number."""
 
+    def grow(self, connection: Connection, size_bytes: int) -> None:
+        """The storage extends the LUN, and tells nobody."""
+
     def close_portal(self, connection: Connection) -> None:
         """The portal refuses connections from now on."""
 
@@ -83,6 +86,10 @@ class FakeBench:
         """Put another LUN behind the same number."""
         wwn = f"36001405{uuid.uuid4().hex[:25]}"
         self.fake.export(connection.targets[0], size_bytes=SIZE, wwn=wwn)
+
+    def grow(self, connection: Connection, size_bytes: int) -> None:
+        """The storage extends the LUN."""
+        self.fake.grow(connection.targets[0], size_bytes)
 
     def close_portal(self, connection: Connection) -> None:
         """The portal refuses connections."""
@@ -133,6 +140,11 @@ class LabBench:
     def replace_lun(self, connection: Connection) -> None:
         """Put another LUN behind the same number."""
         self.lio.put(self.target(connection), connection.targets[0].lun, size_bytes=SIZE)
+
+    def grow(self, connection: Connection, size_bytes: int) -> None:
+        """The storage extends the LUN."""
+        lun = connection.targets[0].lun
+        self.lio.grow(self.target(connection), lun, size_bytes=size_bytes)
 
     def close_portal(self, connection: Connection) -> None:
         """The portal refuses connections."""

@@ -113,6 +113,13 @@ class Lio:
         target.luns[lun] = backstore
         return backstore
 
+    def grow(self, target: LioTarget, lun: int, *, size_bytes: int) -> None:
+        """Make a LUN's backstore larger; LIO tells no initiator."""
+        backstore = target.luns[lun]
+        with backstore.file.open("r+b") as opened:
+            opened.truncate(size_bytes)
+        (backstore.path / "control").write_text(f"fd_dev_size={size_bytes}")
+
     def take(self, target: LioTarget, lun: int) -> None:
         """Take the LUN away; its backstore stays until the end."""
         if target.luns.pop(lun, None) is not None:

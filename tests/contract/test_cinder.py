@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from attachd.errors import Code, Refused
+from attachd.errors import AttachdError, Code, Refused
 from attachd.model import CinderAttachment, Mode
 from tests.contract.conftest import PREFIX, CinderWorld
 
@@ -244,6 +244,36 @@ def test_the_same_instance_may_reserve_again(cinder_world: CinderWorld, instance
     assert status(cinder_world, volume_id) == "available"
 
 
+# --- extending ------------------------------------------------------------------------------
+
+
+def test_a_volume_in_use_grows(cinder_world: CinderWorld, instance_id: str) -> None:
+    cinder = cinder_world.cinder
+    volume_id, _ = attached_volume(cinder_world, instance_id)
+    for size_gib in (2, 2, 1):  # so large already: nothing happens
+        cinder.extend_volume(volume_id, size_gib)
+        volume = cinder.get_volume(volume_id)
+        assert volume is not None
+        assert (volume.status, volume.size_gib) == ("in-use", 2)
+    with pytest.raises(AttachdError) as caught:  # by a quota, or for want of room
+        cinder.extend_volume(volume_id, 1_000_000)
+    assert caught.value.code == Code.CINDER_REFUSED
+    volume = cinder.get_volume(volume_id)
+    assert volume is not None
+    assert volume.size_gib == 2
+
+
+def test_an_available_volume_isnt_extended(cinder_world: CinderWorld) -> None:
+    """It isn't attached by us any more: whose it is now nobody here knows."""
+    volume_id = cinder_world.new_volume()
+    with pytest.raises(Refused) as caught:
+        cinder_world.cinder.extend_volume(volume_id, 2)
+    assert caught.value.code == Code.CINDER_REFUSED
+    volume = cinder_world.cinder.get_volume(volume_id)
+    assert volume is not None
+    assert (volume.status, volume.size_gib) == ("available", 1)
+
+
 # --- what nobody waits for any more ---------------------------------------------------------
 
 
@@ -322,6 +352,24 @@ def test_an_orphaned_begin_settles(cinder_world: CinderWorld, instance_id: str) 
     )
 
 
+def test_an_orphaned_extend_settles(cinder_world: CinderWorld, instance_id: str) -> None:
+    cinder = cinder_world.cinder
+    volume_id, _ = attached_volume(cinder_world, instance_id)
+
+    def grown() -> bool:
+        volume = cinder.get_volume(volume_id)
+        assert volume is not None
+        return (volume.status, volume.size_gib) == ("in-use", 2)
+
+    check_settling(
+        cinder_world,
+        "extend",
+        lambda: cinder.extend_volume(volume_id, 2),
+        settle=lambda age: cinder.settle_extend(volume_id, size_gib=2, age=age),
+        shows=grown,
+    )
+
+
 # --- what can't be done ---------------------------------------------------------------------
 
 
@@ -344,6 +392,9 @@ def test_what_isnt_there_is_refused(
         with pytest.raises(Refused) as caught:
             verb(nothing)
         assert caught.value.code == Code.VOLUME_NOT_FOUND
+    with pytest.raises(Refused) as caught:
+        cinder.extend_volume(nothing, 2)
+    assert caught.value.code == Code.VOLUME_NOT_FOUND
     with pytest.raises(Refused) as caught:
         cinder.settle_begin(nothing, age=0)
     assert caught.value.code == Code.VOLUME_NOT_FOUND

@@ -24,6 +24,7 @@ from attachd.model import Bus, DiskSpec, Guest, GuestState, Mode
 from attachd.operations.ports import Guests
 from tests.contract.guest_stages import (
     PATIENT_SECONDS,
+    SOURCE_BYTES,
     SURROUNDINGS,
     FakeStage,
     IdleGuests,
@@ -253,6 +254,53 @@ def test_a_guests_end_is_told(stage: Stage) -> None:
     stage.destroy(transient)
     eventually("its end is told", lambda: transient in ended)
     assert stage.guests.get(transient) is None
+
+
+# --- a disk that grew ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("paused", [False, True], ids=["running", "paused"])
+def test_a_live_guest_is_told_of_a_disk_that_grew(stage: Stage, paused: bool) -> None:
+    guest_id = stage.new_guest()
+    disk = stage.new_disk()
+    stage.guests.plug(guest_id, disk)
+    before = seen(stage.guests, guest_id)
+    assert stage.seen_size(guest_id, disk) is None
+    if paused:
+        stage.pause(guest_id)
+    stage.grow(disk, 2 * SOURCE_BYTES)
+    for _ in range(2):
+        stage.guests.resize(guest_id, disk.volume_id, 2 * SOURCE_BYTES)
+        assert stage.seen_size(guest_id, disk) == 2 * SOURCE_BYTES
+    if paused:
+        stage.resume(guest_id)
+    assert seen(stage.guests, guest_id) == before
+    stage.guests.unplug(guest_id, disk.volume_id)
+
+
+def test_who_does_not_run_needs_not_to_be_told(stage: Stage) -> None:
+    guest_id = stage.new_guest(running=False)
+    disk = stage.new_disk()
+    stage.guests.plug(guest_id, disk)
+    before = seen(stage.guests, guest_id)
+    stage.guests.resize(guest_id, disk.volume_id, 2 * SOURCE_BYTES)
+    stage.guests.resize(str(uuid.uuid4()), disk.volume_id, 2 * SOURCE_BYTES)
+    assert seen(stage.guests, guest_id) == before
+
+
+def test_what_cannot_be_resized(stage: Stage) -> None:
+    """A disk that isn't there, and one that QEMU opened read-only."""
+    guest_id = stage.new_guest()
+    disk = stage.new_disk(mode=Mode.RO)
+    with pytest.raises(AttachdError) as caught:
+        stage.guests.resize(guest_id, disk.volume_id, 2 * SOURCE_BYTES)
+    assert (caught.value.code, caught.value.touched) == (Code.GUEST_REFUSED, False)
+    stage.guests.plug(guest_id, disk)
+    stage.grow(disk, 2 * SOURCE_BYTES)
+    with pytest.raises(AttachdError) as caught:
+        stage.guests.resize(guest_id, disk.volume_id, 2 * SOURCE_BYTES)
+    assert caught.value.code == Code.GUEST_REFUSED
+    stage.guests.unplug(guest_id, disk.volume_id)
 
 
 # --- unplugging ---------------------------------------------------------------------------

@@ -255,6 +255,44 @@ def test_a_device_in_use_is_not_severed(bench: HostBench, volume_id: str) -> Non
     bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
 
 
+# --- a volume that grows ------------------------------------------------------------------------
+
+
+def test_a_device_has_its_old_size_until_it_is_rescanned(bench: HostBench, volume_id: str) -> None:
+    connection = bench.export(chap=CHAP)
+    bench.host.check_extend()
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    bench.grow(connection, 2 * SIZE)
+    assert bench.host.sizes(connection) == (SIZE,)
+    plain = connection.without_secrets()
+    for _ in range(2):
+        grown = bench.host.extend(volume_id, plain, expected_wwn=wwn, size_bytes=2 * SIZE)
+        assert grown == 2 * SIZE
+        assert bench.host.sizes(connection) == (2 * SIZE,)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.extend(volume_id, plain, expected_wwn=wwn, size_bytes=3 * SIZE)
+    assert caught.value.code is Code.EXTEND_FAILED
+    device = bench.host.identify(path, connection, size_bytes=2 * SIZE, expected_wwn=wwn)
+    assert device.size_bytes == 2 * SIZE
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+    assert bench.host.sizes(connection) == ()
+    assert bench.host.extend(volume_id, plain, expected_wwn=wwn, size_bytes=2 * SIZE) is None
+
+
+def test_another_volumes_device_is_not_rescanned(bench: HostBench, volume_id: str) -> None:
+    connection = bench.export()
+    path = bench.host.connect(volume_id, connection)
+    wwn = identified_wwn(bench, path, connection)
+    bench.grow(connection, 2 * SIZE)
+    with pytest.raises(AttachdError) as caught:
+        bench.host.extend(volume_id, connection, expected_wwn=OTHER_WWN, size_bytes=2 * SIZE)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    assert bench.host.sizes(connection) == (SIZE,)
+    bench.host.disconnect(volume_id, connection, expected_wwn=wwn)
+
+
 # --- wwns and sessions, as an audit asks for them -----------------------------------------------
 
 

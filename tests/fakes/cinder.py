@@ -48,6 +48,8 @@ VERBS = frozenset(
         "settle_create",
         "settle_update",
         "settle_begin",
+        "extend",
+        "settle_extend",
     }
 )
 ORPHAN_SECONDS = 60.0
@@ -248,7 +250,7 @@ class FakeCinder:
             if age >= ORPHAN_SECONDS:
                 return
             self.land()
-            if verb == "settle_begin":
+            if verb in ("settle_begin", "settle_extend"):
                 self.rules.volume(subject)
 
     def complete_attachment(self, attachment_id: str) -> None:
@@ -271,6 +273,22 @@ class FakeCinder:
         """os-roll_detaching."""
         with self._call("roll_detaching", volume_id):
             self._now_or_late("roll_detaching", self.rules.roll_detaching, volume_id)
+
+    def extend_volume(self, volume_id: str, size_gib: int) -> None:
+        """os-extend, and what became of it."""
+        with self._call("extend", volume_id):
+            row = self.rules.volume(volume_id)
+            if row.size >= size_gib:
+                return
+            if row.status != "in-use":
+                raise Refused(Code.CINDER_REFUSED, f"Volume {volume_id} is {row.status}.")
+            self._now_or_late("extend", self.rules.extend, volume_id, size_gib)
+            if row.size < size_gib:
+                raise _not_extended(row)
+
+    def settle_extend(self, volume_id: str, *, size_gib: int, age: float) -> None:
+        """What was put off shows."""
+        self._settle("settle_extend", volume_id, age)
 
     # --- inside -----------------------------------------------------------------------------
 
@@ -351,6 +369,15 @@ def _known(verb: str) -> str:
 def _unavailable(*, touched: bool) -> Unreachable:
     return Unreachable(
         Code.CINDER_UNAVAILABLE, "Cinder can't be reached.", world=World.CINDER, touched=touched
+    )
+
+
+def _not_extended(row: VolumeRow) -> AttachdError:
+    """Still at it when its time is over; failed; or no room was found."""
+    if row.status == "extending":
+        return AttachdError(Code.DEADLINE_EXCEEDED, "It is still extending.", world=World.CINDER)
+    return AttachdError(
+        Code.CINDER_REFUSED, f"It is {row.status}.", touched=row.status == "error_extending"
     )
 
 

@@ -25,6 +25,7 @@ def client_of(
     query_timeout: float = 30,
     delete_timeout: float = 30,
     orphan_timeout: float = 30,
+    extend_timeout: float = 30,
 ) -> Iterator[CinderClient]:
     """A client with a session of its own; its connections are closed at the end."""
     auth = generic.Password(
@@ -49,6 +50,7 @@ def client_of(
             retry=Retry(tries=TRIES, deadline=60, pause=0.01),
             delete_timeout=delete_timeout,
             orphan_timeout=orphan_timeout,
+            extend_timeout=extend_timeout,
             poll_interval=0.01,
         )
     finally:

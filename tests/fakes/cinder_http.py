@@ -318,12 +318,15 @@ class CinderServer:
         volumes = [self._volume(row, request) for row in rows]
         return _Answer(status=HTTPStatus.OK, document={"volumes": volumes})
 
-    def volume_action(self, _: Request, found: re.Match[str], document: Document) -> _Answer:
+    def volume_action(self, request: Request, found: re.Match[str], document: Document) -> _Answer:
         """POST /volumes/{id}/action"""
         if "os-begin_detaching" in document:
             self.rules.begin_detaching(found["id"])
         elif "os-detach" in document:
             self.rules.detach(found["id"], document["os-detach"]["attachment_id"])
+        elif "os-extend" in document:
+            in_use = _number(_microversion(request)) >= _number("3.42")
+            self.rules.extend(found["id"], document["os-extend"]["new_size"], in_use=in_use)
         else:
             self.rules.roll_detaching(found["id"])
         return _Answer(status=HTTPStatus.ACCEPTED)
@@ -382,7 +385,7 @@ class CinderServer:
             "multiattach": row.multiattach,
             "attachments": attachments,
         }
-        wanted = request.headers.get("openstack-api-version", "volume 3.0").removeprefix("volume ")
+        wanted = _microversion(request)
         if _number(wanted) >= _number("3.48"):
             tristate = _number(wanted) >= _number("3.69")
             unknown = row.shared_targets is None and not tristate
@@ -440,6 +443,14 @@ ROUTES = (
         method="POST",
         path=rf"{CINDER}/volumes/{ID}/action",
         action="os-roll_detaching",
+        work=_S.volume_action,
+        since="3.0",
+    ),
+    Route(
+        verb="extend",
+        method="POST",
+        path=rf"{CINDER}/volumes/{ID}/action",
+        action="os-extend",
         work=_S.volume_action,
         since="3.0",
     ),
@@ -538,6 +549,10 @@ def _render(answer: _Answer, fault: Fault) -> bytes:
     lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + content
+
+
+def _microversion(request: Request) -> str:
+    return request.headers.get("openstack-api-version", "volume 3.0").removeprefix("volume ")
 
 
 def _all_tenants(request: Request) -> bool:

@@ -11,6 +11,9 @@ What it keeps of the real one, because attachd depends on it:
 * a volume shows its completed attachments only;
 * completing sets the volume ``in-use`` from whatever it was;
 * roll_detaching of a volume that isn't ``detaching`` does nothing, successfully;
+* an extend is accepted, ``extending``, and ends later: in the status from before with the new size,
+  in the same with the old one (the scheduler found no room), or in ``error_extending``; a volume in
+  use is extended since microversion 3.42;
 * after a delete, the volume's status follows from the attachments that are left.
 """
 
@@ -18,11 +21,12 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from typing import Any
 
+QUOTA_GIB = 1000  # Cinder's default, of a project
 STATUS_BY_ATTACH_STATUS = {"attached": "in-use", "detached": "available"}
 
 
@@ -67,6 +71,8 @@ class VolumeRow:
     service_uuid: str | None = "5d3c5e7a-0000-4000-8000-000000000001"
     read_only: bool = False
     qos: Mapping[str, str] | None = None  # of its type, for the front end
+    previous_status: str = ""
+    growing_to: int = 0
     chap_password: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
 
@@ -90,6 +96,9 @@ class CinderRules:
         self.volumes: dict[str, VolumeRow] = {}
         self.attachments: dict[str, AttachmentRow] = {}
         self.exports: set[str] = set()  # attachments for whose connector a target has an ACL
+        self.quota_gib = QUOTA_GIB
+        self.extend_ends = "grown"  # the next ones: grown, no-room, error; "" when finish_extend is
+        self.on_grown: Callable[[str, int], object] = lambda _volume_id, _gib: None  # the backend
         self.lock = threading.RLock()
 
     # --- volumes ----------------------------------------------------------------------------
@@ -140,6 +149,44 @@ class CinderRules:
             volume = self.volume(volume_id)
             if volume.status == "detaching":
                 volume.status = "in-use"
+
+    def extend(self, volume_id: str, new_size: int, *, in_use: bool = True) -> None:
+        """os-extend; ``in_use``: of a volume in use, too."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            wanted = "in-use" if in_use and volume.status == "in-use" else "available"
+            if new_size <= volume.size:
+                raise _bad_request(
+                    "Invalid input received: New size for extend must be greater than current "
+                    f"size. (current: {volume.size}, extended: {new_size})."
+                )
+            if volume.status != wanted:
+                raise _bad_request(
+                    f"Invalid volume: Volume {volume.id} status must be '{wanted}' to extend, "
+                    f"currently {volume.status}."
+                )
+            consumed, more = sum(row.size for row in self.volumes.values()), new_size - volume.size
+            if consumed + more > self.quota_gib:
+                raise CinderFaultError(
+                    HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+                    "Requested volume or snapshot exceeds allowed gigabytes quota. Requested "
+                    f"{more}G, quota is {self.quota_gib}G and {consumed}G has been consumed.",
+                )
+            volume.previous_status, volume.status = volume.status, "extending"
+            volume.growing_to = new_size
+            if self.extend_ends:
+                self.finish_extend(volume_id)
+
+    def finish_extend(self, volume_id: str, end: str = "") -> None:
+        """An extend under way comes to its end."""
+        end = end or self.extend_ends
+        with self.lock:
+            volume = self.volume(volume_id)
+            volume.status = "error_extending" if end == "error" else volume.previous_status
+            if end == "grown":
+                volume.size = volume.growing_to
+        if end == "grown":
+            self.on_grown(volume.id, volume.size)
 
     # --- attachments ------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from attachd.audit.findings import Finding
 from attachd.engine.views import Direction, Event, OperationView, Phase, StepState, StepView
 from attachd.errors import Code, Problem, Refused
 from attachd.model import (
+    GIB,
     AttachmentRecord,
     AttachmentState,
     Connector,
@@ -262,7 +263,7 @@ class FakeEngine:
             problem = Problem(code=Code.VOLUME_NOT_FOUND, brief=f"There is no {request.volume}.")
         elif request.kind in (OperationKind.ATTACH, OperationKind.ADOPT) and record:
             problem = Problem(code=Code.ALREADY_ATTACHED, brief="It is attached already.")
-        elif request.kind in _GOES and not record:
+        elif request.kind in (*_GOES, OperationKind.EXTEND) and not record:
             problem = Problem(code=Code.NOT_ATTACHED, brief="It is not attached.")
         return Failure(OperationState.REFUSED, problem) if problem else None
 
@@ -344,6 +345,8 @@ class FakeEngine:
             gone = replace(record, state=_GOES[request.kind])
             self._records[self._records.index(record)] = gone
             return gone
+        if request.kind is OperationKind.EXTEND:
+            return self._grown(guest_id, volume_id, request.size_gib or 0)
         record = AttachmentRecord(
             record_id=str(uuid.uuid4()),
             operation_id=operation.view.operation_id,
@@ -356,7 +359,7 @@ class FakeEngine:
             device=request.device or "vdb",
             bus=request.bus,
             mode=request.mode,
-            size_bytes=1,
+            size_bytes=GIB,
             attachment_id=str(uuid.uuid4()),
             host_path="/dev/disk/by-id/wwn-0x6001405",
             wwn="36001405",
@@ -364,6 +367,13 @@ class FakeEngine:
         )
         self._records.append(record)
         return record
+
+    def _grown(self, guest_id: str, volume_id: str, size_gib: int) -> AttachmentRecord:
+        record = self._live(guest_id, volume_id)
+        assert record is not None
+        grown = replace(record, size_bytes=size_gib * GIB)
+        self._records[self._records.index(record)] = grown
+        return grown
 
     def _tell(
         self,

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.model import Bus, DiskSpec, Guest, GuestDisk, GuestState
+from attachd.model import Bus, DiskSpec, Guest, GuestDisk, GuestState, Mode, disk_alias
 
-METHODS = frozenset({"check", "find", "get", "all", "plug", "unplug"})
+METHODS = frozenset({"check", "find", "get", "all", "plug", "unplug", "resize"})
 UNITS = 256
 LISTENER_SECONDS = 30.0
 
@@ -47,6 +47,8 @@ class _Domain:
     live: dict[str, GuestDisk] = field(default_factory=dict)
     config: dict[str, GuestDisk] = field(default_factory=dict)
     asked: set[str] = field(default_factory=set)  # aliases that the guest shall let go
+    read_only: set[str] = field(default_factory=set)  # aliases
+    sizes: dict[str, int] = field(default_factory=dict)  # by alias: what QEMU was told
 
     def documents(self) -> list[dict[str, GuestDisk]]:
         live = [self.live] if self.state.live else []
@@ -89,7 +91,9 @@ class FakeGuests:
         self._reachable = True
         self._domains: dict[str, _Domain] = {}
         self._failures: dict[str, deque[_Failure]] = {method: deque() for method in METHODS}
-        self._orphans: dict[str, deque[AttachdError]] = {"plug": deque(), "unplug": deque()}
+        self._orphans: dict[str, deque[AttachdError]] = {
+            method: deque() for method in ("plug", "unplug", "resize")
+        }
         self._late: list[tuple[str, Callable[[], object]]] = []  # by guest
         self._removed: list[Callable[[str, str], None]] = []
         self._stopped: list[Callable[[str], None]] = []
@@ -133,6 +137,7 @@ class FakeGuests:
             domain.state = GuestState.SHUTOFF
             domain.live.clear()
             domain.asked.clear()
+            domain.sizes.clear()
             if not domain.persistent:
                 del self._domains[guest_id]
             self._changed.notify_all()
@@ -222,7 +227,7 @@ class FakeGuests:
             self._failures[method].append(_Failure(error=error, after=after))
 
     def orphan_next(self, method: str, error: AttachdError) -> None:
-        """The next plug or unplug raises ``error``; libvirt does what it was asked for later.
+        """The next plug, unplug or resize raises ``error``; libvirt does it later.
 
         The next change of that guest queues behind it; or else it comes with :meth:`land`. Of an
         unplug that is the request to the guest: the persistent XML is another call's work.
@@ -290,6 +295,8 @@ class FakeGuests:
                 document[disk.target] = _as_guest_disk(disk)
             if missing:
                 self.plugged[guest_id, disk.volume_id] = disk
+            if disk.mode is Mode.RO:
+                domain.read_only.add(disk.alias)
 
     def unplug(self, guest_id: str, volume_id: str, *, source: str | None = None) -> None:
         """See Guests."""
@@ -304,6 +311,35 @@ class FakeGuests:
                     del domain.config[target]
         if after:
             raise after
+
+    def resize(
+        self, guest_id: str, volume_id: str, size_bytes: int, *, source: str | None = None
+    ) -> None:
+        """See Guests."""
+        after = self._arrive("resize", volume_id)
+        self.land(guest_id)
+        resize = partial(self._resize, guest_id, volume_id, size_bytes, source)
+        self._perhaps_later("resize", guest_id, resize)
+        resize()
+        if after:
+            raise after
+
+    def _resize(self, guest_id: str, volume_id: str, size_bytes: int, source: str | None) -> None:
+        """As QEMU: it doesn't grow what it opened read-only."""
+        with self._changed:
+            domain = self._domains.get(guest_id)
+            if domain is None or not domain.state.live:
+                return
+            if not _targets(domain.live, volume_id, source):
+                raise _refused("the live XML doesn't have the disk")
+            if disk_alias(volume_id) in domain.read_only:
+                raise _refused("Image is read-only")
+            domain.sizes[disk_alias(volume_id)] = size_bytes
+
+    def size_of(self, guest_id: str, volume_id: str) -> int | None:
+        """For tests: what QEMU was told of the disk's new size; None: nothing since it has it."""
+        with self._changed:
+            return self._domains[guest_id].sizes.get(disk_alias(volume_id))
 
     def _request(self, guest_id: str, volume_id: str, source: str | None) -> _Domain | None:
         with self._changed:
@@ -384,6 +420,8 @@ class FakeGuests:
         for target, alias in going:
             del domain.live[target]
             domain.asked.discard(alias)
+            domain.sizes.pop(alias, None)
+            domain.read_only.discard(alias)
         self._changed.notify_all()
         return [alias for _, alias in going]
 

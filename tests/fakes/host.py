@@ -25,11 +25,11 @@ LOGIN_SECONDS = 50.0
 METHODS = frozenset(
     {
         *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
-        *("settle", "paths", "wwns", "sessions", "present"),
+        *("settle", "paths", "wwns", "sessions", "present", "check_extend", "extend", "sizes"),
     }
 )
 
-BY_THE_HELPER = METHODS - {"guard", "names_of", "paths", "sessions", "present"}
+BY_THE_HELPER = METHODS - {"guard", "names_of", "paths", "sessions", "present", "sizes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,14 +80,16 @@ class _Trouble:
 class FakeHost:
     """Fulfils ``attachd.operations.ports.Host``; thread-safe.
 
-    ``calls`` has every call in order; ``usable`` is False where iscsid is masked; the portals in
-    ``dead_portals`` answer nobody; ``guarded`` has the services whose guard is held now. A call
-    that was given up by a process that lives on is waited for by the volume's next one (law 7).
+    ``calls`` has every call in order; ``usable`` is False where iscsid is masked, ``has_lsscsi``
+    where lsscsi is missing; the portals in ``dead_portals`` answer nobody; ``guarded`` has the
+    services whose guard is held now. A call that was given up by a process that lives on is waited
+    for by the volume's next one (law 7).
     """
 
     def __init__(self, *, exports_all: bool = True, host: str = "fake-host") -> None:
         self.calls: list[Call] = []
         self.usable = True
+        self.has_lsscsi = True
         self.dead_portals: set[str] = set()
         self.guarded: set[str] = set()
         self.properties = {"host": host, "ip": "192.0.2.20", "initiator": f"iqn.test:{host}"}
@@ -122,6 +124,11 @@ class FakeHost:
         """The storage exports it no more; a device that is there stays, as in a kernel."""
         with self._lock:
             self._luns.pop(target, None)
+
+    def grow(self, target: Target, size_bytes: int) -> None:
+        """The storage extends a LUN; a device has its old size until it is rescanned."""
+        with self._lock:
+            self._luns[target] = replace(self._luns[target], size_bytes=size_bytes)
 
     # --- for tests: the host ----------------------------------------------------------------
 
@@ -298,6 +305,37 @@ class FakeHost:
             self._perhaps_later("disconnect", volume_id, partial(self._take_away, connection))
             self._take_away(connection)
 
+    def check_extend(self) -> None:
+        """Raise Unreachable iscsi-unavailable where lsscsi is missing."""
+        with self._call("check_extend"):
+            if not self.has_lsscsi:
+                raise _unavailable(touched=False)
+
+    def extend(
+        self, volume_id: str, connection: Connection, *, expected_wwn: str, size_bytes: int
+    ) -> int | None:
+        """The kernel looks again at what is too small, and is this volume."""
+        with self._call("extend", volume_id):
+            self._await_left_behind(volume_id)
+            devices = self._devices_of(connection)
+            for device in devices:
+                self._check_wwn(device, expected_wwn)
+            for device in devices:
+                if device.found.size_bytes < size_bytes:
+                    if not self.has_lsscsi:
+                        raise _unavailable(touched=False)
+                    now = self._luns[device.target].size_bytes
+                    device.found = replace(device.found, size_bytes=now)
+            smallest = min((device.found.size_bytes for device in devices), default=None)
+            if smallest is not None and smallest < size_bytes:
+                raise AttachdError(Code.EXTEND_FAILED, f"It has {smallest} bytes still.")
+            return smallest
+
+    def sizes(self, connection: Connection) -> tuple[int, ...]:
+        """As the kernel saw them."""
+        with self._call("sizes"):
+            return tuple(device.found.size_bytes for device in self._devices_of(connection))
+
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """A login that iscsid goes on with alone shows, unless it has given it up by then."""
         with self._call("settle", volume_id):
@@ -400,6 +438,13 @@ class FakeHost:
                 details=", ".join(sorted(device.held_by)),
                 touched=False,
             )
+
+    def _check_wwn(self, device: _Device, expected_wwn: str) -> None:
+        fresh = self._luns.get(device.target)
+        if fresh is None:
+            raise _unavailable(touched=False)
+        if fresh.wwn != expected_wwn:
+            raise _wrong_device(f"/dev/{device.name} has WWN {fresh.wwn}")
 
     def _devices_of(self, connection: Connection) -> list[_Device]:
         return [d for d in self._devices.values() if d.target in connection.targets]

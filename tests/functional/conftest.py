@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import os
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.functional.lab import Cloud, Guest, Host, Leftovers, Worlds, run_lab
+from tests.functional.lab import (
+    Cloud,
+    Guest,
+    Host,
+    Leftovers,
+    Worlds,
+    making_guests,
+    run_lab,
+)
 
 LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
 
@@ -79,27 +86,18 @@ def worlds(host: Host, cloud: Cloud) -> Worlds:
     return Worlds(host, cloud)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def new_guest(host: Host) -> Iterator[Callable[..., Guest]]:
-    """Makes guests; all of them are gone at the end."""
-    made: list[str] = []
-
-    def make(*options: str) -> Guest:
-        name = f"test-{uuid.uuid4().hex[:8]}"
-        made.append(name)
-        result = run_lab("guest", "create", name, *options)
-        assert result.status == 0, result.err
-        return Guest(host, name)
-
-    yield make
-    for name in made:
-        run_lab("guest", "delete", name)
+    """Makes guests; all of them are gone behind the test: an idle one costs the others time."""
+    with making_guests(host) as make:
+        yield make
 
 
 @pytest.fixture(scope="session")
-def guest(new_guest: Callable[..., Guest]) -> Guest:
+def guest(host: Host) -> Iterator[Guest]:
     """A running guest with free ports."""
-    return new_guest()
+    with making_guests(host) as make:
+        yield make()
 
 
 @pytest.fixture(scope="session")

@@ -291,6 +291,25 @@ class Guest:
         ).split()[0]
 
 
+@contextmanager
+def making_guests(host: Host) -> Iterator[Callable[..., Guest]]:
+    """Makes guests, with options of ``tools/lab guest create``; all are gone at the end."""
+    made: list[str] = []
+
+    def make(*options: str) -> Guest:
+        name = f"test-{uuid.uuid4().hex[:8]}"
+        made.append(name)
+        result = run_lab("guest", "create", name, *options)
+        assert result.status == 0, result.err
+        return Guest(host, name)
+
+    try:
+        yield make
+    finally:
+        for name in made:
+            run_lab("guest", "delete", name)
+
+
 class Cloud:
     """Cinder, asked from outside as an operator would."""
 
@@ -355,6 +374,21 @@ class Cloud:
         finally:
             answer = self.block.delete(f"/attachments/{attachment_id}")
             assert answer.ok, answer.text
+
+    def extend(self, volume_id: str, size_gib: int) -> None:
+        """Extend a volume in use, and wait until it is so again."""
+        answer = self.block.post(
+            f"/volumes/{volume_id}/action",
+            json={"os-extend": {"new_size": size_gib}},
+            microversion="3.42",
+        )
+        assert answer.status_code == 202, answer.text
+        eventually("it has grown", lambda: self.size(volume_id) == (size_gib, "in-use"))
+
+    def size(self, volume_id: str) -> tuple[int, str]:
+        """A volume's size in GiB, and its status."""
+        volume = self.block.get_volume(volume_id)
+        return int(volume.size), str(volume.status)
 
     def delete(self, volume_id: str) -> None:
         """Delete a volume and wait until it is gone."""

@@ -17,7 +17,7 @@ import pytest
 from keystoneauth1.exceptions import ClientException
 
 from tests.functional import faults
-from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually, run_lab
+from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually, making_guests, run_lab
 
 UNDER_WAY = ("accepted", "running")
 OPEN = (*UNDER_WAY, "needs-attention")
@@ -308,9 +308,10 @@ def test_a_guest_fills_a_thin_pool(host: Host, worlds: Worlds, guest: Guest, vol
 
 
 @pytest.fixture(scope="module")
-def victim(new_guest: Callable[..., Guest]) -> Guest:
+def victim(host: Host) -> Iterator[Guest]:
     """A guest whose plug is pulled again and again."""
-    return new_guest()
+    with making_guests(host) as make:
+        yield make()
 
 
 @pytest.fixture

@@ -14,3 +14,7 @@ CREATE UNIQUE INDEX live_device ON attachments (guest_id, device)
     WHERE state NOT IN ('detached', 'released');
 CREATE UNIQUE INDEX live_volume ON attachments (guest_id, volume_id)
     WHERE state NOT IN ('detached', 'released');
+
+-- The new size that an extend was asked for, in GiB; NULL: Cinder's own.
+
+ALTER TABLE operations ADD COLUMN size_gib INTEGER;

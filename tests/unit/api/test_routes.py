@@ -35,6 +35,7 @@ ATTACHMENT_FIELDS = {
     "serial",
     "bus",
     "mode",
+    "size_gib",
     "host_path",
     "wwn",
     "state",
@@ -101,6 +102,31 @@ def test_the_same_request_id_gets_the_first_answer(served: Path, engine: FakeEng
     assert second.document == first.document
     assert len(engine.requests) == 1
     refused(other, 422, "request-id-reused")
+
+
+def test_extend_answers_with_the_operation(served: Path, engine: FakeEngine) -> None:
+    wanted = {**WANTED, "size_gib": 2.0, "request_id": "mine"}
+    ask(served, "POST", "/v1/attachments", WANTED)
+    answer = fits(ask(served, "POST", "/v1/attachments/extend", wanted), "Operation")
+
+    assert answer.status == 202
+    assert answer.document["attachment"]["size_gib"] == 2
+    assert answer.headers["Location"] == f"/v1/operations/{answer.document['operation_id']}"
+    request = engine.requests[-1]
+    assert (request.kind, request.guest, request.volume) == (OperationKind.EXTEND, "web", "data")
+    assert (request.size_gib, request.request_id) == (2, "mine")
+    assert isinstance(request.size_gib, int)
+    again = ask(served, "POST", "/v1/attachments/extend", {**wanted, "size_gib": 3})
+    refused(again, 422, "request-id-reused")
+
+
+@pytest.mark.parametrize("size_gib", [0, -1, 2**31, 1.5, "2", True, None])
+def test_a_size_that_is_none_is_refused(served: Path, engine: FakeEngine, size_gib: object) -> None:
+    wanted = {**WANTED, "size_gib": size_gib}
+    answer = refused(ask(served, "POST", "/v1/attachments/extend", wanted), 400, "bad-request")
+    assert "size_gib" in answer.document["details"]
+    refused(ask(served, "POST", "/v1/attachments/extend", WANTED), 400, "bad-request")
+    assert engine.requests == []
 
 
 def test_attachments_are_listed_and_shown(served: Path, engine: FakeEngine) -> None:

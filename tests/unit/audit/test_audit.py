@@ -109,6 +109,10 @@ CHANGES: dict[str, tuple[Callable[[Bench, str, str], object], list[str]]] = {
         ["disk-gone", "disk-gone"],
     ),
     "the disk is another device": (_another_disk, ["disk-source-differs"]),
+    "the volume extended in Cinder": (
+        lambda b, _g, v: b.cinder.rules.extend(v, 2),
+        ["size-differs"],
+    ),
     "the guest undefined": (
         _undefine,
         ["guest-gone"],
@@ -133,7 +137,8 @@ def test_the_commands_that_a_finding_tells_can_be_pasted(bench: Bench, change: s
     CHANGES[change][0](bench, guest, volume)
     for finding in bench.auditor.audit():
         words = shlex.split(finding.resolution.rpartition("attachctl ")[2])
-        assert words == ["detach", name, volume]
+        grown = finding.code is FindingCode.SIZE_DIFFERS
+        assert words == (["extend", name, volume, "2"] if grown else ["detach", name, volume])
         if "openstack" in finding.resolution:
             assert f"volume set --state in-use {volume} &&" in finding.resolution
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from attachd.audit.findings import Repair
 from attachd.audit.repairer import Repairer
 from attachd.errors import Code
-from attachd.model import AttachmentState, GuestDisk, OperationKind, OperationState
+from attachd.model import GIB, AttachmentState, GuestDisk, OperationKind, OperationState
 from tests.unit.audit.test_audit import CHANGES
 from tests.unit.bench import PATIENCE, Bench
 
@@ -40,6 +41,7 @@ RUNNING: dict[str, Repair | None] = {
     "the disk taken out of the live XML": None,
     "the disk taken out of both": Repair.CLEAN_UP,
     "the disk is another device": None,
+    "the volume extended in Cinder": Repair.EXTEND,
     "the guest undefined": Repair.CLEAN_UP,
 }
 
@@ -58,7 +60,7 @@ def test_what_is_safe_with_a_running_guest(
     ended = repair(bench)
     wanted = RUNNING[change]
     assert ended == ([(str(wanted), "done")] if wanted else [])
-    if wanted is Repair.RESTORE:
+    if wanted in (Repair.RESTORE, Repair.EXTEND):
         bench.assert_attached(guest, volume)
     elif wanted is Repair.CLEAN_UP:
         assert bench.auditor.audit() == ()
@@ -199,3 +201,36 @@ def test_a_guest_that_starts_in_its_clean_up_keeps_its_disk(
     found = bench.guests.get(guest)
     assert found is not None
     assert found.live_disks != ()
+
+
+def test_a_device_that_was_not_rescanned_is(bench: Bench, guest: str, volume: str) -> None:
+    """Cinder and the journal agree, and the host's kernel is behind."""
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    bench.cinder.rules.extend(volume, 2)
+    bench.journal.reserve(replace(record, size_bytes=2 * GIB))
+    assert bench.auditor.audit() == ()
+    bench.cinder.rules.volume(volume).size = 2048
+    bench.journal.reserve(replace(record, size_bytes=2048 * GIB))
+    bench.host.grow(record.connection.targets[0], 2048 * GIB)
+    assert advised(bench) == {Repair.EXTEND}
+    assert repair(bench) == [("extend", "done")]
+    bench.assert_attached(guest, volume)
+
+
+def test_a_status_is_mended_before_the_size(bench: Bench, guest: str, volume: str) -> None:
+    bench.cinder.rules.extend(volume, 2)
+    bench.cinder.rules.volume(volume).status = "available"
+    assert repair(bench) == [("restore", "done")]
+    assert repair(bench) == [("extend", "done")]
+    bench.assert_attached(guest, volume)
+
+
+def test_a_volume_that_is_being_extended_is_waited_for(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.cinder.rules.extend_ends = ""
+    bench.cinder.rules.extend(volume, 2)
+    assert bench.auditor.audit() == ()
+    bench.cinder.rules.finish_extend(volume, "grown")
+    assert advised(bench) == {Repair.EXTEND}

@@ -22,6 +22,7 @@ from tests.fakes.cinder_http import CinderServer
 CONNECTOR = {"host": "compute-1", "initiator": "iqn.1993-08.org.debian:01:abc", "ip": "192.0.2.1"}
 INSTANCE = str(uuid.uuid4())
 CHANGING = ["create", "update", "complete", "delete", "begin_detaching", "roll_detaching"]
+CHANGING += ["extend"]
 RETRIED = [500, 502, 503, 504]
 
 
@@ -68,6 +69,7 @@ class Scene:
             "delete": lambda: client.delete_attachment(self.attachment),
             "begin_detaching": lambda: client.begin_detaching(self.volume),
             "roll_detaching": lambda: client.roll_detaching(self.volume),
+            "extend": lambda: client.extend_volume(self.volume, 2),
         }
         return verbs[self.verb]()
 
@@ -75,6 +77,8 @@ class Scene:
         status = self.rules.volume(self.volume).status
         if self.verb == "create":
             return status == "reserved" and len(self.rules.attachments) == 1
+        if self.verb == "extend":
+            return (status, self.rules.volume(self.volume).size) == ("in-use", 2)
         return (
             status
             == {
@@ -565,6 +569,73 @@ def test_a_delete_waits_until_the_attachment_is_gone(
     assert len(server.seen("get_attachment")) == 3
 
 
+# --- an extend --------------------------------------------------------------------------------
+
+
+def test_an_extend_is_waited_for_until_the_volume_is_in_use_again(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "extend")
+    scene.rules.extend_ends = ""
+    for _ in range(3):  # two looks before it, one behind
+        server.rewrite("get_volume", lambda _: None)
+    server.rewrite("get_volume", lambda _: scene.rules.finish_extend(scene.volume, "grown"))
+    scene.do(client)
+    assert scene.is_done()
+    assert len(server.seen("extend")) == 1
+    wanted = server.seen("extend")[0].headers["openstack-api-version"]
+    assert wanted == "volume 3.69"
+
+
+@pytest.mark.parametrize("end", ["no-room", "error"])
+def test_an_extend_that_came_to_nothing(
+    server: CinderServer, client: CinderClient, end: str
+) -> None:
+    scene = Scene(server, "extend")
+    scene.rules.extend_ends = end
+    with pytest.raises(AttachdError) as caught:
+        scene.do(client)
+    assert caught.value.code is Code.CINDER_REFUSED
+    assert caught.value.touched == (end == "error")
+    assert "1 GiB still" in caught.value.problem.brief
+    assert len(server.seen("extend")) == 1
+
+
+def test_an_extend_without_an_end(server: CinderServer) -> None:
+    scene = Scene(server, "extend")
+    scene.rules.extend_ends = ""
+    with client_of(server, extend_timeout=0.2) as client:
+        with pytest.raises(AttachdError) as caught:
+            scene.do(client)
+        assert (caught.value.code, caught.value.touched) == (Code.DEADLINE_EXCEEDED, True)
+        with pytest.raises(AttachdError) as caught:
+            scene.do(client)  # somebody's is under way, and nothing more is asked for
+        assert (caught.value.code, caught.value.touched) == (Code.DEADLINE_EXCEEDED, False)
+    assert len(server.seen("extend")) == 1
+
+
+def test_cinder_goes_away_while_it_extends(server: CinderServer, client: CinderClient) -> None:
+    scene = Scene(server, "extend")
+    scene.rules.extend_ends = ""
+    server.rewrite("get_volume", lambda _: None)
+    server.rewrite(
+        "get_volume", lambda _: server.fail("get_volume", HTTPStatus.BAD_GATEWAY, times=TRIES)
+    )
+    with pytest.raises(Unreachable) as caught:
+        scene.do(client)
+    assert caught.value.touched
+
+
+def test_a_full_quota(server: CinderServer, client: CinderClient) -> None:
+    scene = Scene(server, "extend")
+    with pytest.raises(Refused) as caught:
+        client.extend_volume(scene.volume, 1001)
+    problem = caught.value.problem
+    assert problem.code is Code.CINDER_REFUSED
+    assert "exceeds allowed gigabytes quota" in problem.details
+    assert "quota show" in problem.resolution
+
+
 # --- what nobody waits for any more ----------------------------------------------------------
 
 
@@ -575,6 +646,7 @@ def settle(client: CinderClient, scene: Scene, *, age: float = 0) -> None:
         ),
         "update": lambda: client.settle_update(scene.attachment, age=age),
         "begin_detaching": lambda: client.settle_begin(scene.volume, age=age),
+        "extend": lambda: client.settle_extend(scene.volume, size_gib=2, age=age),
     }
     verbs[scene.verb]()
 
@@ -583,6 +655,7 @@ QUESTIONS = {
     "create": "list_attachments",
     "update": "get_attachment",
     "begin_detaching": "get_volume",
+    "extend": "get_volume",
 }
 
 
@@ -626,6 +699,7 @@ def _have_effect(scene: Scene) -> None:
         "create": lambda: scene.rules.create(scene.volume, INSTANCE),
         "update": lambda: scene.rules.update(scene.attachment, CONNECTOR),
         "begin_detaching": lambda: scene.rules.begin_detaching(scene.volume),
+        "extend": lambda: scene.rules.extend(scene.volume, 2),
     }
     effects[scene.verb]()
 
@@ -744,6 +818,8 @@ def test_no_reference_becomes_a_path(
             verb(reference)
     with pytest.raises(Refused):
         client.update_attachment(reference, CONNECTOR)
+    with pytest.raises(Refused):
+        client.extend_volume(reference, 2)
     cinders = [request for request in server.requests if "/v3/" in request.path]
     assert {request.verb for request in cinders} <= {"token", "versions", "list_volumes"}
 

@@ -85,6 +85,20 @@ def test_detach_prints_the_operation(run: Run) -> None:
     assert run("list", "-f", "json").document == []
 
 
+def test_extend_prints_the_attachment(daemon: FakeEngine, run: Run) -> None:
+    run("attach", "web", "data")
+
+    ran = run("extend", "web", "data", "2", "-f", "json")
+
+    assert ran.status == 0
+    assert tuple(ran.document) == ATTACHMENT_COLUMNS
+    assert ran.document["size_gib"] == 2
+    assert daemon.requests[-1].size_gib == 2
+    assert run("list", "-f", "value", "-c", "size_gib").out == "2\n"
+    missing = run("extend", "web", "logs", "2")
+    assert (missing.status, missing.err.split(":")[0]) == (4, "not-attached")
+
+
 @pytest.mark.usefixtures("daemon")
 def test_quiet_says_nothing_when_all_went_well(run: Run) -> None:
     for command in ("attach", "detach"):
@@ -166,6 +180,11 @@ def test_an_error_as_json_is_an_object_and_nothing_else(daemon: FakeEngine, run:
         (("attach", "web", "data", "--timeout", "soon"), "not a number of seconds"),
         (("attach", "web", "data", "--timeout", "-1"), "not a number of seconds"),
         (("attach", "web", "data", "--timeout", "nan"), "not a number of seconds"),
+        (("extend", "web", "data"), "arguments are required: SIZE"),
+        *(
+            (("extend", "web", "data", "--", size), "not a whole number of GiB")
+            for size in ("0", "-1", "2GB", "1.5", "²", str(2**31), "9" * 5000, "")
+        ),
         (("list", "--lon"), "did you mean --long?"),
         (("list", "-f", "jsn"), "did you mean json?"),
         (("list", "-c", "devise"), "did you mean device?"),

@@ -10,6 +10,7 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import Code
 from attachd.model import (
+    GIB,
     AttachmentState,
     Connection,
     GuestDisk,
@@ -409,6 +410,15 @@ def test_a_kernel_name_that_is_another_device_by_now_is_not_left_for_its_guest(
     view = bench.rested(begun.operation_id)
     assert view.problem is not None
     assert (view.state, view.problem.code) == (OperationState.UNDONE, Code.WRONG_DEVICE)
+
+
+def test_an_adopted_disk_grows_though_it_has_no_serial(
+    bench: Bench, guest: str, theirs: str
+) -> None:
+    adopt(bench)
+    view = bench.rested(bench.submit(OperationKind.EXTEND, "web", "data", size_gib=2))
+    assert view.state is OperationState.DONE, view.problem
+    assert bench.guests.size_of(guest, theirs) == 2 * GIB
 
 
 # --- release ----------------------------------------------------------------------------------

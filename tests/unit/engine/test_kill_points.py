@@ -19,7 +19,9 @@ NAME = "attach.connect.do.after-effect"
 
 def test_every_step_and_every_undo_has_its_four_moments() -> None:
     names = all_names()
-    assert len(names) == len(set(names)) == 4 * (9 + 4 + 7 + 1 + 4 + 1 + 2 + 3 + 3 + 7 + 1 + 3 + 2)
+    assert (
+        len(names) == len(set(names)) == 4 * (9 + 4 + 7 + 1 + 4 + 1 + 2 + 3 + 3 + 7 + 1 + 3 + 2 + 5)
+    )
     assert {NAME, "attach.plug.undo.before-intent", "detach.begin.undo.after-outcome"} <= set(names)
 
 

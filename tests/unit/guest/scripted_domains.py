@@ -31,6 +31,7 @@ class ScriptedDomains(Domains):
         self.reads: deque[AttachdError | None] = deque()
         self.attaches: deque[AttachdError] = deque()
         self.detaches: deque[Answer | AttachdError] = deque()
+        self.resizes: deque[AttachdError | Hook] = deque()
         self.settles: deque[AttachdError | Hook] = deque()
         self.log: list[str] = []
 
@@ -58,6 +59,14 @@ class ScriptedDomains(Domains):
         if answer is None:
             self.remove(layer)
         return answer or Answer.ACCEPTED, "" if answer in (None, Answer.ACCEPTED) else "not so"
+
+    def resize(self, guest_id: str, target: str, size_bytes: int) -> None:
+        self.log.append(f"resize {target} {size_bytes}")
+        step = self.resizes.popleft() if self.resizes else None
+        if isinstance(step, AttachdError):
+            raise step
+        if step:
+            step()
 
     def settle(self, guest_id: str) -> None:
         self.log.append("settle")

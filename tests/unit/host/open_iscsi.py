@@ -97,6 +97,8 @@ class FakeBrick:
     hold: threading.Event | None = None
     wait_at: str = ""
     removes: bool = True
+    grown: int | None = None
+    """What the storage says of a LUN's size; None: what it has said before."""
     failure: Exception | None = None
 
     def connect_volume(self, properties: dict[str, Any], /) -> dict[str, str]:
@@ -134,6 +136,20 @@ class FakeBrick:
             if not list((self.iscsi.tree.sys / "block").iterdir()):
                 self.execute(*node, "--logout", run_as_root=True)
                 self.execute(*node, "--op", "delete", run_as_root=True)
+
+    def extend_volume(self, properties: dict[str, Any], /) -> int | None:
+        """Find the device by lsscsi, and have the kernel look again."""
+        self.calls.append(("extend", properties))
+        self._wait("lock")
+        self.execute("lsscsi")
+        if self.failure:
+            raise self.failure
+        name = self.luns[properties["target_luns"][0]]
+        rescan = "/sys/bus/scsi/drivers/sd/1:0:0:0/rescan"
+        self.execute("tee", "-a", rescan, process_input="1", run_as_root=True)
+        if self.grown is not None:
+            self.iscsi.tree.grow(name, self.grown)
+        return self.grown
 
     def _wait(self, place: str) -> None:
         while self.hold is not None and place == self.wait_at and not self.hold.wait(0.02):

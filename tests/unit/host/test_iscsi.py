@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -18,7 +19,7 @@ from attachd.host.iscsi import IscsiVolumes, brick_properties
 from attachd.host.sysfs import Sysfs
 from attachd.model import Chap, Connection
 from tests.unit.host.open_iscsi import FakeBrick, OpenIscsi
-from tests.unit.host.tree import IQN, OTHER_WWN, WWN, Tree, connection, target
+from tests.unit.host.tree import GIB, IQN, OTHER_WWN, WWN, Tree, connection, target
 
 VOLUME = "11111111-2222-3333-4444-555555555555"
 CHAP = Chap(username="user", password="sesame-open")
@@ -258,6 +259,93 @@ def test_an_abandoned_login_may_still_come(bench: Bench, monkeypatch: pytest.Mon
     bench.disconnect()
     iscsid.join()
     assert bench.left == []
+
+
+# --- extend ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lsscsi(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda program: f"/usr/bin/{program}")
+
+
+def extend(bench: Bench, size_bytes: int = 2 * GIB) -> int | None:
+    connection = replace(bench.connection(), chap=CHAP)
+    return bench.volumes.extend(VOLUME, connection, expected_wwn=WWN, size_bytes=size_bytes)
+
+
+@pytest.mark.usefixtures("lsscsi")
+def test_a_volume_that_grew_is_rescanned(bench: Bench) -> None:
+    bench.connect()
+    bench.behaviour = {"grown": 2 * GIB}
+    bench.calls.clear()
+    assert extend(bench) == 2 * GIB
+    ((verb, properties),) = bench.calls
+    assert verb == "extend"
+    assert properties["target_portals"] == [bench.portal]
+    assert "auth_password" not in properties
+    assert extend(bench) == 2 * GIB
+    assert len(bench.calls) == 1  # so large already
+
+
+@pytest.mark.usefixtures("lsscsi")
+def test_a_larger_device_than_cinders_volume_is_told_as_it_is(bench: Bench) -> None:
+    bench.connect()
+    bench.behaviour = {"grown": 3 * GIB}
+    assert extend(bench) == 3 * GIB
+
+
+def test_without_a_device_there_is_nothing_to_extend(bench: Bench) -> None:
+    assert extend(bench) is None
+    assert bench.calls == []
+
+
+@pytest.mark.usefixtures("lsscsi")
+def test_another_volumes_device_is_not_extended(bench: Bench) -> None:
+    bench.connect()
+    bench.calls.clear()
+    bench.fresh["/dev/sda"] = OTHER_WWN
+    with pytest.raises(AttachdError) as caught:
+        extend(bench)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert not caught.value.touched
+    assert bench.calls == []
+
+
+def test_without_lsscsi_nothing_is_begun(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shutil, "which", lambda _: None)
+    bench.connect()
+    bench.calls.clear()
+    with pytest.raises(Unreachable) as caught:
+        extend(bench)
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert "lsscsi" in caught.value.problem.brief
+    assert not caught.value.touched
+    assert bench.calls == []
+    assert extend(bench, GIB) == GIB  # nothing to rescan
+
+
+@pytest.mark.usefixtures("lsscsi")
+@pytest.mark.parametrize("failure", [None, ValueError("os-brick has its ways")])
+def test_a_device_that_stays_small(bench: Bench, failure: Exception | None) -> None:
+    bench.connect()
+    bench.behaviour = {"failure": failure}
+    with pytest.raises(AttachdError) as caught:
+        extend(bench)
+    assert caught.value.code is Code.EXTEND_FAILED
+    assert caught.value.touched
+    assert bench.tree.sys.joinpath("block/sda").exists()
+
+
+@pytest.mark.usefixtures("lsscsi")
+def test_an_extend_without_an_end_is_stopped(bench: Bench, hold: threading.Event) -> None:
+    bench.connect()
+    bench.behaviour = {"hold": hold, "wait_at": "lock"}
+    hurried = bench.with_timeouts(connect=0.3, grace=0.3)
+    with pytest.raises(Unreachable) as caught:
+        hurried.extend(VOLUME, bench.connection(), expected_wwn=WWN, size_bytes=2 * GIB)
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+    assert not caught.value.touched  # it had run nothing yet, and never will
 
 
 # --- a login whose caller is dead -------------------------------------------------------------

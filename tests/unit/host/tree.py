@@ -72,6 +72,10 @@ class Tree:
         path.symlink_to(f"../../{name}")
         return path
 
+    def grow(self, name: str, size: int) -> None:
+        """The kernel was told to look again."""
+        (self.sys / "block" / name / "size").write_text(f"{size // 512}\n")
+
     def remove_lun(self, name: str) -> None:
         place = (self.sys / "block" / name / "device").resolve()
         (self.sys / "block" / name).unlink()

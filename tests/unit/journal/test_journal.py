@@ -55,6 +55,25 @@ def test_every_commit_is_on_the_disk_before_it_returns(journal: Journal, path: P
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
 
 
+def test_what_was_asked_for_is_read_as_it_was_written(journal: Journal) -> None:
+    extend = replace(REQUEST, kind=OperationKind.EXTEND, request_id="r2", size_gib=2)
+    for number, request in enumerate((REQUEST, extend)):
+        journal.accept(f"o{number}", request)
+        assert journal.operation(f"o{number}").request == request
+
+
+@pytest.mark.parametrize("kind", OperationKind)
+def test_only_an_extend_that_rests_keeps_nobody_off(journal: Journal, kind: OperationKind) -> None:
+    names = {"guest_id": "g", "guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    journal.accept("o1", replace(REQUEST, kind=kind))
+    journal.accept("o2", replace(REQUEST, request_id="r2"))
+    assert journal.claim("o1", **names) is None
+    assert journal.claim("o2", **names) == journal.operation("o1")
+    journal.rest("o1", OperationState.NEEDS_ATTENTION)
+    yields = kind is OperationKind.EXTEND
+    assert journal.claim("o2", **names) == (None if yields else journal.operation("o1"))
+
+
 def test_what_was_written_is_there_after_reopening(journal: Journal, path: Path) -> None:
     problem = Problem(code=Code.CONNECT_FAILED, brief="no", details="d", resolution="r")
     journal.accept("o1", REQUEST)

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from attachd.model import OperationKind
-from attachd.operations import attach, detach
+from attachd.operations import attach, detach, extend
 from attachd.saga.history import Entry, Happening
 from attachd.saga.resumption import Sighting, decide
 
@@ -45,6 +45,14 @@ def test_an_attach_whose_undo_was_begun_goes_back_whatever_is_seen(holds: bool, 
 def test_a_detach_goes_forward_once_the_guest_let_go(holds: bool, expected: str) -> None:
     begun = [Entry(happening=Happening.DO_INTENT, step="begin")]
     assert direction(OperationKind.DETACH, begun, holds=holds, ours=True) == expected
+
+
+@pytest.mark.parametrize(("grown", "expected"), [(True, "forward"), (False, "back")])
+def test_an_extend_goes_forward_once_the_volume_has_grown(grown: bool, expected: str) -> None:
+    begun = [Entry(happening=Happening.DO_INTENT, step="cinder-extend")]
+    seen = Sighting(guest_holds_disk=False, attachment_is_ours=False, volume_has_grown=grown)
+    verdict = decide(OperationKind.EXTEND, extend.TABLE, begun, seen)
+    assert verdict.happening.value == f"resume-{expected}"
 
 
 @pytest.mark.parametrize("kind", OperationKind)

@@ -1,4 +1,4 @@
-"""Which attachment a request means, in the caller's words."""
+"""Which attachment a request names: by ids, or by what its names mean to the worlds now."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from attachd.model import AttachmentRecord, Request
 from attachd.operations.ports import Worlds
 
 
-def find_record(request: Request, worlds: Worlds) -> AttachmentRecord | None:
-    """The live record that it names: by ids, or by what its names mean to the worlds now.
+def attached(request: Request, worlds: Worlds) -> AttachmentRecord | None:
+    """The live record of the request's guest and volume; None: there is none.
 
     The journal's own names may be of old: the guest may have been renamed, and another have its
-    name. They count only for a guest or volume that is gone. Raises volume-ambiguous, and as the
-    worlds do where they don't know a name.
+    name. They count only for a guest or volume that is gone. Raises Refused volume-ambiguous,
+    guest-not-found, volume-not-found.
     """
     records = worlds.records.live_attachments()
     guests = {record.guest_id: record.guest_name for record in records}
