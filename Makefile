@@ -13,7 +13,9 @@ PYTHON := $(VENV)/bin/python
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
 	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
-	tests/functional/test_guarding.py tests/functional/test_kills.py
+	tests/functional/test_guarding.py tests/functional/test_kinds.py \
+	tests/functional/test_extend.py tests/functional/test_adopt.py \
+	tests/functional/test_kills.py
 
 .PHONY: demo test check unit functional crash faults sample clean
 
@@ -35,7 +37,7 @@ unit: $(VENV)/ready
 # From the lab's clean state: a run that was killed may have left anything there.
 functional: $(VENV)/ready
 	tools/lab reset
-	$(PYTHON) -m pytest -m "lab and not exhaustive" $(FUNCTIONAL)
+	$(PYTHON) -m pytest -m "lab and not exhaustive" --durations=30 $(FUNCTIONAL)
 
 # Every moment at which attachd can be killed: a table of how each ended, in build/ as it grows.
 # Two hours.
