@@ -36,6 +36,13 @@ class Mode(StrEnum):
 # --- Cinder ---------------------------------------------------------------------------------
 
 
+class AttachFlow(StrEnum):
+    """How Cinder is told of an attachment: in the new style, or in the old one."""
+
+    ATTACHMENTS = "attachments"  # attachments with ids of their own
+    VOLUME_ACTIONS = "volume-actions"  # os-reserve, os-initialize_connection, os-attach
+
+
 @dataclass(frozen=True, kw_only=True)
 class CinderAttachment:
     """Cinder's record of an attachment. ``connection`` is None until a connector was given."""
@@ -264,6 +271,9 @@ class AttachmentRecord:
     ``prior_attachment_ids`` are the volume's Cinder attachments before ours was asked for: only an
     unambiguous difference is ours (law 11). ``connection`` never carries secrets (law 6).
     ``unplug_pending``: QEMU was asked to unplug and never answered; it can't be withdrawn.
+    ``flow`` is the one it was attached with, and is detached with, whatever is configured by then.
+    ``reserved``, in the old style: Cinder said that os-reserve took effect for us, and nothing was
+    said or done since by which the volume's status could be somebody else's.
     """
 
     record_id: str
@@ -286,6 +296,8 @@ class AttachmentRecord:
     shared_targets: bool | None = None
     service_uuid: str | None = None
     unplug_pending: bool = False
+    flow: AttachFlow = AttachFlow.ATTACHMENTS
+    reserved: bool = False
     created_at: str = ""
     updated_at: str = ""
 

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from attachd.errors import Code, Problem, World
 from attachd.journal.database import unavailable
 from attachd.model import (
+    AttachFlow,
     AttachmentRecord,
     AttachmentState,
     Bus,
@@ -176,6 +177,8 @@ def _attachment(row: sqlite3.Row) -> AttachmentRecord:
         connection=_connection(values["connection"]),
         shared_targets=None if shared is None else bool(shared),
         unplug_pending=bool(values["unplug_pending"]),
+        flow=AttachFlow(values["flow"]),
+        reserved=bool(values["reserved"]),
     )
     return AttachmentRecord(**values)
 
