@@ -392,6 +392,6 @@ def _whose_is_it(record: AttachmentRecord) -> AttachdError:
         details="It may be reserved for this attach, whose outcome isn't known, or for somebody "
         "else's.",
         resolution="If nobody else is attaching it: openstack volume set --state available "
-        f"{record.volume_id}.",
+        f"{record.volume_id}",
         touched=False,
     )
