@@ -82,7 +82,7 @@ def test_the_style_of_attaching_is_configured(
         cinder = _cinder(conf.load([], files=[file]))
         volume_id = server.rules.add_volume().id
         if flow is None:
-            with pytest.raises(Unreachable, match="3.44"):
+            with pytest.raises(Unreachable, match=r"3\.44"):
                 cinder.get_volume(volume_id)
         else:
             assert cinder.get_volume(volume_id) is not None
