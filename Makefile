@@ -15,6 +15,7 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
 	tests/functional/test_guarding.py tests/functional/test_kinds.py \
 	tests/functional/test_extend.py tests/functional/test_adopt.py \
+	tests/functional/test_old_style.py \
 	tests/functional/test_kills.py
 
 .PHONY: demo test check unit functional crash faults sample clean

@@ -27,7 +27,13 @@ from attachd.audit.repairer import Repairer
 from attachd.audit.watch import Watch
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
-from attachd.cinder.session import CinderSession, load_auth, new_session
+from attachd.cinder.session import (
+    ATTACHMENTS_SINCE,
+    MICROVERSION_MIN,
+    CinderSession,
+    load_auth,
+    new_session,
+)
 from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
@@ -37,6 +43,7 @@ from attachd.host import privilege
 from attachd.host.host import IscsiHost
 from attachd.host.privilege import PrivilegedHelper
 from attachd.journal.journal import Journal
+from attachd.model import AttachFlow
 from attachd.systemd import Notifier
 
 LOG = logging.getLogger(__name__)
@@ -171,6 +178,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
 
 def _cinder(config: cfg.ConfigOpts) -> CinderClient:
     options = config.cinder
+    attach_flow = None if options.attach_flow == "auto" else AttachFlow(options.attach_flow)
     session = CinderSession(
         session=new_session(
             auth=load_auth(config, "cinder"),
@@ -183,6 +191,9 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
         connect_timeout=options.connect_timeout,
         request_timeout=options.request_timeout,
         query_timeout=options.query_timeout,
+        microversion_min=(
+            ATTACHMENTS_SINCE if attach_flow is AttachFlow.ATTACHMENTS else MICROVERSION_MIN
+        ),
     )
     return CinderClient(
         session=session,
@@ -192,6 +203,7 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
         delete_timeout=options.delete_timeout,
         orphan_timeout=options.orphan_timeout,
         extend_timeout=options.extend_timeout,
+        attach_flow=attach_flow,
     )
 
 

@@ -36,6 +36,13 @@ class Mode(StrEnum):
 # --- Cinder ---------------------------------------------------------------------------------
 
 
+class AttachFlow(StrEnum):
+    """How Cinder is told of an attachment: in the new style, or in the old one."""
+
+    ATTACHMENTS = "attachments"  # attachments with ids of their own
+    VOLUME_ACTIONS = "volume-actions"  # os-reserve, os-initialize_connection, os-attach
+
+
 @dataclass(frozen=True, kw_only=True)
 class CinderAttachment:
     """Cinder's record of an attachment. ``connection`` is None until a connector was given."""
@@ -285,6 +292,9 @@ class AttachmentRecord:
     ``persistent``: the guest had a persistent XML; one without it loses its disks at its end.
     ``adopted_path``: the source of a disk that another hand plugged, as its guest's XML names it;
     ``adopted_serial``: that disk's own serial, if it has one. None for what attachd plugged.
+    ``flow`` is the one it was attached with, and is detached with, whatever is configured by then.
+    ``reserved``, in the old style: Cinder said that os-reserve took effect for us, and nothing was
+    said or done since by which the volume's status could be somebody else's.
     """
 
     record_id: str
@@ -311,6 +321,8 @@ class AttachmentRecord:
     shareable: bool = False
     adopted_path: str | None = None
     adopted_serial: str | None = None
+    flow: AttachFlow = AttachFlow.ATTACHMENTS
+    reserved: bool = False
     created_at: str = ""
     updated_at: str = ""
 

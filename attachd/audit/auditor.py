@@ -17,6 +17,7 @@ from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.model import AttachmentRecord, Guest, HostSession, OperationState, Target
+from attachd.operations.flows import find_attachment
 from attachd.operations.ports import Cinder, Guests, Host
 
 LOG = logging.getLogger(__name__)
@@ -131,10 +132,9 @@ class _Audit:
         return found if found and self._is_still(record) else ()
 
     def _in_cinder(self, record: AttachmentRecord) -> CinderSays:
-        attachment_id = record.attachment_id
         return CinderSays(
             volume=self._cinder.get_volume(record.volume_id),
-            attachment=self._cinder.get_attachment(attachment_id) if attachment_id else None,
+            attachment=find_attachment(self._cinder, record),
         )
 
     def _on_host(self, record: AttachmentRecord) -> HostSays:

@@ -31,6 +31,23 @@ def read_volume(volume: Answer) -> Volume:
     )
 
 
+def read_attached(volume: Answer) -> tuple[CinderAttachment, ...]:
+    """The completed attachments that GET /volumes/{id} shows: all that an old API tells of them."""
+    volume_id = volume.at("id").text()
+    found = []
+    for attachment in volume.at("attachments").items():
+        server = attachment.get("server_id")
+        found.append(
+            CinderAttachment(
+                attachment_id=attachment.at("attachment_id").text(),
+                volume_id=volume_id,
+                instance_id=server.text() if server else None,
+                status="attached",
+            )
+        )
+    return tuple(found)
+
+
 def read_attachment(attachment: Answer) -> CinderAttachment:
     """An attachment; without a connection while Cinder hasn't got a connector for it."""
     instance = attachment.get("instance")

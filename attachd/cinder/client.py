@@ -1,5 +1,7 @@
 """Cinder's verbs, as the operations use them: the new-style attachments, and detaching's two.
 
+The old style's are in ``volume_actions``.
+
 Each verb that changes something names the question by which Cinder tells whether it had its
 effect (see ``retry``). Ids are UUIDs in Cinder; nothing else ever becomes part of a URL's path.
 """
@@ -16,13 +18,14 @@ from typing import Any
 import requests
 import tenacity
 
-from attachd.cinder.answers import read_attachment, read_volume
+from attachd.cinder.answers import read_attached, read_attachment, read_volume
 from attachd.cinder.faults import Transient, safe_text
 from attachd.cinder.retry import Landed, Retry
-from attachd.cinder.session import CinderSession
+from attachd.cinder.session import ATTACHMENTS_SINCE, CinderSession
+from attachd.cinder.volume_actions import VolumeActions
 from attachd.cinder.wire import Answer, document
 from attachd.errors import AttachdError, Code, Refused, World
-from attachd.model import CinderAttachment, Connector, Volume
+from attachd.model import AttachFlow, CinderAttachment, Connector, Volume
 
 LOG = logging.getLogger(__name__)
 LONGEST_NAME = 255
@@ -30,12 +33,13 @@ LONGEST_NAME = 255
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
-class CinderClient:
+class CinderClient(VolumeActions):
     """Fulfils ``attachd.operations.ports.Cinder``; any number of threads may share it.
 
     ``delete_timeout``: seconds that a deleted attachment has to disappear. ``orphan_timeout``:
     seconds that Cinder may go on with a request whose caller is gone. ``extend_timeout``: seconds
     that a volume may be ``extending``. All are looked for every ``poll_interval`` seconds.
+    ``attach_flow``: how volumes are attached; None: as Cinder offers.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class CinderClient:
         orphan_timeout: float,
         extend_timeout: float = 300.0,
         poll_interval: float = 1.0,
+        attach_flow: AttachFlow | None = None,
         global_request_id: str | None = None,
     ) -> None:
         self._session = session
@@ -55,6 +60,7 @@ class CinderClient:
         self._orphan_timeout = orphan_timeout
         self._extend_timeout = extend_timeout
         self._poll_interval = poll_interval
+        self._attach_flow = attach_flow
         self._global_request_id = global_request_id
 
     def for_request(self, global_request_id: str) -> CinderClient:
@@ -66,8 +72,16 @@ class CinderClient:
             orphan_timeout=self._orphan_timeout,
             extend_timeout=self._extend_timeout,
             poll_interval=self._poll_interval,
+            attach_flow=self._attach_flow,
             global_request_id=global_request_id,
         )
+
+    def attach_flow(self) -> AttachFlow:
+        """As configured, else the new style where Cinder offers it."""
+        if self._attach_flow is not None:
+            return self._attach_flow
+        offered = self._retry.read(partial(self._session.offers, ATTACHMENTS_SINCE))
+        return AttachFlow.ATTACHMENTS if offered else AttachFlow.VOLUME_ACTIONS
 
     # --- volumes ----------------------------------------------------------------------------
 
@@ -195,10 +209,17 @@ class CinderClient:
             raise _no_such_volume(volume_id)
         return volume
 
-    def _volume_action(self, volume_id: str, action: str, **arguments: str | int) -> None:
+    def _volume_action(self, volume_id: str, action: str, **arguments: object) -> None:
+        self._act(volume_id, action, **arguments)
+
+    def _act(self, volume_id: str, action: str, **arguments: object) -> requests.Response:
         path = f"/volumes/{volume_id}/action"
-        if not _is_uuid(volume_id) or self._send("POST", path, {action: arguments}) is None:
+        if (
+            not _is_uuid(volume_id)
+            or (response := self._send("POST", path, {action: arguments})) is None
+        ):
             raise _no_such_volume(volume_id)
+        return response
 
     # --- attachments ------------------------------------------------------------------------
 
@@ -420,6 +441,8 @@ class CinderClient:
         return read_attachment(answer.at("attachment"))
 
     def _attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        if not self._session.offers(ATTACHMENTS_SINCE):
+            return self._attachments_shown(volume_id)
         answer = self._get("/attachments", {"all_tenants": "1", "volume_id": volume_id})
         self._session.require_full_sight()  # all_tenants is silently ignored for anybody else
         if answer is None:
@@ -427,10 +450,15 @@ class CinderClient:
         attachments = (read_attachment(item) for item in answer.at("attachments").items())
         return tuple(found for found in attachments if found.volume_id == volume_id)
 
+    def _attachments_shown(self, volume_id: str) -> tuple[CinderAttachment, ...]:
+        answer = self._get(f"/volumes/{volume_id}") if _is_uuid(volume_id) else None
+        return read_attached(answer.at("volume")) if answer else ()
+
     # --- requests ---------------------------------------------------------------------------
 
     def _get(self, path: str, query: Mapping[str, str] | None = None) -> Answer | None:
         """None: Cinder's own 404, to one who may see everything."""
+        self._require_offered(path)
         response = self._session.exchange(
             "GET", path, query=query, global_request_id=self._global_request_id
         )
@@ -443,10 +471,15 @@ class CinderClient:
         self, method: str, path: str, body: Mapping[str, Any] | None = None
     ) -> requests.Response | None:
         """None: Cinder's own 404."""
+        self._require_offered(path)
         response = self._session.exchange(
             method, path, body=body, global_request_id=self._global_request_id
         )
         return response if response.ok else None
+
+    def _require_offered(self, path: str) -> None:
+        if path.startswith("/attachments"):
+            self._session.require(ATTACHMENTS_SINCE)
 
 
 def _is_uuid(text: str) -> bool:

@@ -44,13 +44,29 @@ _IQN = re.compile(r"(?:iqn|eui|naa)\.[\w.:-]{1,219}", re.ASCII)
 
 
 def read_connection(info: Answer) -> Connection:
-    """Read ``attachment.connection_info``.
+    """Read ``attachment.connection_info``, in which everything lies side by side.
 
     Raises AttachdError protocol-unsupported, or cinder-refused naming the attribute.
     """
+    return _read(_protocol(info), info)
+
+
+def read_old_connection(info: Answer) -> Connection:
+    """Read ``connection_info`` as os-initialize_connection answers it; raises the same.
+
+    The protocol stands beside ``data``, which has everything else.
+    """
+    return _read(_protocol(info), info.at("data"))
+
+
+def _protocol(info: Answer) -> str:
     protocol = info.at("driver_volume_type").text()
     if protocol != ISCSI:
         raise _unsupported(info)
+    return protocol
+
+
+def _read(protocol: str, info: Answer) -> Connection:
     discard = info.get("discard")
     encrypted = info.get("encrypted")
     return Connection(

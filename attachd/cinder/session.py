@@ -32,7 +32,8 @@ from attachd.cinder import faults
 from attachd.errors import AttachdError, Code
 from attachd.trace import Library, call
 
-MICROVERSION_MIN = "3.44"  # os-complete
+MICROVERSION_MIN = "3.0"  # the old style needs no more
+ATTACHMENTS_SINCE = "3.44"  # os-complete
 MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared_targets)
 
 # What escapes keystoneauth when a token, catalogue or version document isn't of the promised form.
@@ -88,7 +89,7 @@ class CinderSession:
 
     Seconds: ``connect_timeout`` for a connection to come about, ``query_timeout`` for the answer to
     a question, ``request_timeout`` for the answer to a change; an update's comes after the backend
-    made its export: minutes.
+    made its export: minutes. ``microversion_min``: below it Cinder counts as out of reach.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class CinderSession:
         connect_timeout: float,
         request_timeout: float,
         query_timeout: float = 60,
+        microversion_min: str = ATTACHMENTS_SINCE,
     ) -> None:
         self._session = session
         self._connection = Connection(
@@ -112,6 +114,7 @@ class CinderSession:
         self._connect_timeout = connect_timeout
         self._request_timeout = request_timeout
         self._query_timeout = query_timeout
+        self._microversion_min = microversion_min
         self._microversion: str | None = None
 
     def exchange(
@@ -156,6 +159,17 @@ class CinderSession:
         if "admin" not in {role.lower() for role in roles}:
             raise faults.short_sighted()
 
+    def offers(self, microversion: str) -> bool:
+        """Is that what Cinder speaks, or less? Raises Unreachable where it can't be asked."""
+        _, negotiated = self._open()
+        return _number(negotiated) >= _number(microversion)
+
+    def require(self, microversion: str) -> None:
+        """Raise Unreachable where Cinder speaks less: its 404 for a verb says nothing of things."""
+        _, negotiated = self._open()
+        if _number(negotiated) < _number(microversion):
+            raise faults.no_microversion(microversion, negotiated)
+
     def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
         proxy, microversion = self._open()
         changing = _is_changing(method)
@@ -188,7 +202,7 @@ class CinderSession:
             proxy = self._connection.block_storage
             if self._microversion is None:
                 with call(Library.CINDER, "versions"):
-                    self._microversion = _negotiate(proxy)
+                    self._microversion = _negotiate(proxy, self._microversion_min)
         except (ks_exceptions.ClientException, sdk_exceptions.SDKException) as exc:
             raise faults.not_reached(exc) from exc
         except _MISREAD as exc:
@@ -196,11 +210,11 @@ class CinderSession:
         return proxy, self._microversion
 
 
-def _negotiate(proxy: Proxy) -> str:
+def _negotiate(proxy: Proxy, minimum: str) -> str:
     """The highest microversion that both sides know."""
     offered = maximum_supported_microversion(proxy, MICROVERSION_MAX)
-    if offered is None or _number(offered) < _number(MICROVERSION_MIN):
-        raise faults.no_microversion(MICROVERSION_MIN, offered)
+    if offered is None or _number(offered) < _number(minimum):
+        raise faults.no_microversion(minimum, offered)
     return offered
 
 

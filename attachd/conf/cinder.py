@@ -15,6 +15,20 @@ GROUP = "cinder"
 
 OPTS: list[cfg.Opt] = [
     cfg.StrOpt(
+        "attach_flow",
+        default="auto",
+        choices=[
+            ("auto", "attachments where Cinder's API offers them, else volume-actions"),
+            ("attachments", "the new style, since microversion 3.44: each attachment has an id"),
+            (
+                "volume-actions",
+                "the old style, of any v3 API: os-reserve, os-initialize_connection, os-attach",
+            ),
+        ],
+        help="How a volume is attached from now on. What is attached already is detached in the "
+        "style in which it was attached.",
+    ),
+    cfg.StrOpt(
         "region_name",
         help="The region whose Cinder is used, as Keystone's catalogue names it. "
         "Unset: the catalogue's first.",

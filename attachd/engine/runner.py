@@ -158,6 +158,7 @@ class Runner:
                 age=self._journal.age(event),
                 orphaned=not self._journal.is_own(event),
                 undoing=event.entry.happening in _UNDOING,
+                failed_with=event.problem.code if event.problem else None,
             )
             for step, event in last.items()
             if event.entry.happening in _DOING | _UNDOING

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from attachd.errors import Code, Problem, World
 from attachd.journal.database import unavailable
 from attachd.model import (
+    AttachFlow,
     AttachmentRecord,
     AttachmentState,
     Bus,
@@ -185,6 +186,8 @@ def _attachment(row: sqlite3.Row) -> AttachmentRecord:
         unplug_pending=bool(values["unplug_pending"]),
         persistent=bool(values["persistent"]),
         shareable=bool(values["shareable"]),
+        flow=AttachFlow(values["flow"]),
+        reserved=bool(values["reserved"]),
     )
     return AttachmentRecord(**values)
 

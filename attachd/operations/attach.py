@@ -1,4 +1,4 @@
-"""Attach, new style: its table of steps, top to bottom."""
+"""Attach: its table of steps, top to bottom. What they say to Cinder: see ``flows``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from attachd.errors import AttachdError, Code, World
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
-    CinderAttachment,
     Connection,
     DiskSpec,
     Guest,
@@ -49,6 +48,7 @@ class Attach(Operation):
         self._connection: Connection | None = None  # with secrets: never leaves this object
         self._kernel_path: str | None = None  # /dev/sdX: true only within this run
         self._was_there = False  # somebody else had brought the device
+        self._perhaps_exported = False  # nobody heard how update ended
 
     @property
     def steps(self) -> tuple[Step, ...]:
@@ -57,7 +57,7 @@ class Attach(Operation):
             TABLE,
             precheck=self._precheck,
             reserve=(self._reserve, self._release),
-            create=(self._create, self._delete),
+            create=(self._create, self._give_back),
             update=self._update,
             connect=(self._connect, self._disconnect),
             identify=self._identify,
@@ -84,7 +84,8 @@ class Attach(Operation):
     def _refuse_or_draft(self, guest: Guest, volume: Volume) -> AttachmentRecord:
         attachments = self._worlds.records.live_attachments()
         prechecks.refuse_attached(guest, volume, attachments)
-        prechecks.refuse_unavailable(volume)
+        flow = self._worlds.cinder.attach_flow()
+        prechecks.refuse_unavailable(volume, flow)
         prechecks.refuse_full_bus(guest, self._request.bus)
         reserved = [r.device for r in attachments if r.guest_id == guest.guest_id]
         return AttachmentRecord(
@@ -105,6 +106,7 @@ class Attach(Operation):
             service_uuid=volume.service_uuid,
             persistent=guest.persistent,
             shareable=volume.multiattach,
+            flow=flow,
         )
 
     def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
@@ -125,71 +127,42 @@ class Attach(Operation):
             self._worlds.records.forget(self.record.record_id)
             self.record = None
 
-    # --- 2 create: the volume becomes reserved ----------------------------------------------
+    # --- 2 create: the volume is taken ------------------------------------------------------
 
     def _create(self) -> None:
-        record = self._known
-        if record.attachment_id is not None:
-            self._still_there(record.attachment_id)
-            return
-        created = self._worlds.cinder.create_attachment(
-            record.volume_id,
-            instance_id=record.instance_id,
-            prior_attachment_ids=record.prior_attachment_ids,
-        )
-        self.record = replace(record, attachment_id=created.attachment_id)
+        self.record = self._flow.create(self._known)
 
-    def _delete(self) -> None:
-        """Delete the attachment, the new style's unreserve: never before the host is clear."""
-        if self._known.connection is not None:  # it may be exported
+    def _give_back(self) -> None:
+        """Give the volume back: never before the host is clear."""
+        exported = self._known.connection is not None or self._perhaps_exported
+        if exported:
             self._hold_guard()
         if not self._others():
             proofs.prove_host_clear(self._worlds.host, self._known)
-        attachment_id = self._known.attachment_id or self._created_unseen()
-        if attachment_id is not None:
-            self._worlds.cinder.delete_attachment(attachment_id)
-        self.record = replace(self._known, attachment_id=None)
+        try:
+            self._flow.give_back(self._known, exported=exported)
+        except AttachdError as exc:
+            if exc.touched:  # what is reserved from now on may be so for somebody else
+                self.record = replace(self._known, reserved=False)
+            raise
+        self.record = replace(self._known, attachment_id=None, reserved=False)
 
-    def _created_unseen(self) -> str | None:
-        """What a create whose answer never came has made: an unambiguous difference (law 11)."""
-        record = self._known
-        new = [
-            attachment.attachment_id
-            for attachment in self._worlds.cinder.list_attachments(record.volume_id)
-            if attachment.instance_id == record.instance_id
-            and attachment.attachment_id not in record.prior_attachment_ids
-        ]
-        if len(new) > 1:
-            raise AttachdError(
-                Code.WORLDS_DISAGREE,
-                f"Volume {record.volume_id} has several new attachments of this guest.",
-                details=", ".join(new),
-                resolution="Delete those that no one uses: openstack volume attachment delete",
-            )
-        return new[0] if new else None
-
-    # --- 3 update: the volume becomes attaching, and is exported ----------------------------
+    # --- 3 update: the volume is exported ---------------------------------------------------
 
     def _update(self) -> None:
-        record = self._known
         self._hold_guard()
-        connector = {
-            **self._worlds.host.connector(),
-            "mountpoint": f"/dev/{record.device}",
-            "mode": record.mode.value,
-        }
-        attachment = self._worlds.cinder.update_attachment(self._attachment_id, connector)
-        self._connection = _connection_of(attachment)
+        connection = self._connection = _usable(self._known, self._flow.update(self._known))
         self.record = replace(
-            record,
-            connection=self._connection.without_secrets(),
-            mode=Mode.RO if self._connection.mode is Mode.RO else record.mode,  # Cinder's word
+            self._known,
+            connection=connection.without_secrets(),
+            mode=Mode.RO if connection.mode is Mode.RO else self._known.mode,  # Cinder's word
         )
 
     # --- 4 connect --------------------------------------------------------------------------
 
     def _connect(self) -> None:
-        connection = self._connection or self._connection_again()
+        # The secrets are in no journal.
+        connection = self._connection or _usable(self._known, self._flow.update(self._known))
         proofs.prove_unclaimed(connection, self._known, self._worlds.records.live_attachments())
         if self._connection is not None:  # fresh from update: no connect of this was ever begun
             self._was_there = bool(self._worlds.host.wwns(connection))
@@ -199,7 +172,7 @@ class Attach(Operation):
         self._hold_guard()
         record = self._known
         # What somebody else brought, and what was never proven to be this volume's, isn't ours to
-        # take away: its presence keeps the attachment (see _delete).
+        # take away: its presence keeps the attachment (see _give_back).
         # Nor is what another guest of this host uses.
         ours = record.wwn is not None or not self._was_there
         if record.connection is not None and ours and not self._others():
@@ -256,7 +229,7 @@ class Attach(Operation):
     # --- 7 complete: the volume becomes in-use ----------------------------------------------
 
     def _complete(self) -> None:
-        self._worlds.cinder.complete_attachment(self._attachment_id)
+        self.record = self._flow.complete(self._known)
 
     # --- 8 remember -------------------------------------------------------------------------
 
@@ -268,18 +241,10 @@ class Attach(Operation):
 
     def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
         """Let Cinder and iscsid finish what nobody waits for any more (libvirt queues it)."""
-        record = self.record
-        if record is None:
+        if self.record is None:
             return
-        if (create := unanswered.get("create")) and not create.undoing:
-            self._worlds.cinder.settle_create(
-                record.volume_id,
-                instance_id=record.instance_id,
-                prior_attachment_ids=record.prior_attachment_ids,
-                age=create.age,
-            )
-        if (update := unanswered.get("update")) and record.attachment_id is not None:
-            self._worlds.cinder.settle_update(record.attachment_id, age=update.age)
+        self._perhaps_exported = "update" in unanswered
+        self.record = record = self._flow.settle_attach(self.record, unanswered)
         connect = unanswered.get("connect")
         if connect and connect.orphaned and record.connection is not None:
             self._worlds.host.settle(record.volume_id, record.connection, age=connect.age)
@@ -291,55 +256,15 @@ class Attach(Operation):
         guest = self._worlds.guests.get(self.record.guest_id)
         return Sighting(
             guest_holds_disk=guest is not None and proofs.guest_holds(guest, self.record),
-            attachment_is_ours=self._attachment_is_ours(self.record),
+            attachment_is_ours=self._flow.is_ours(self.record),
         )
 
-    def _attachment_is_ours(self, record: AttachmentRecord) -> bool:
-        """Cinder's attachment still leads where this host was led by our connector.
 
-        Cinder never shows a connector again; but nobody else was ever given this attachment's id.
-        """
-        if record.attachment_id is None or record.connection is None:
-            return False
-        attachment = self._worlds.cinder.get_attachment(record.attachment_id)
-        if attachment is None or attachment.connection is None:
-            return False
-        return attachment.connection.targets == record.connection.targets
-
-    # --- what earlier steps left ------------------------------------------------------------
-
-    @property
-    def _attachment_id(self) -> str:
-        if self._known.attachment_id is None:
-            raise AssertionError("this step comes after create")
-        return self._known.attachment_id
-
-    def _still_there(self, attachment_id: str) -> CinderAttachment:
-        attachment = self._worlds.cinder.get_attachment(attachment_id)
-        if attachment is None:
-            raise AttachdError(
-                Code.WORLDS_DISAGREE,
-                f"Cinder's attachment {attachment_id} was deleted by someone else.",
-                resolution="Attach the volume again.",
-            )
-        return attachment
-
-    def _connection_again(self) -> Connection:
-        """The secrets are in no journal: Cinder is asked again."""
-        return _connection_of(self._still_there(self._attachment_id))
-
-
-def _connection_of(attachment: CinderAttachment) -> Connection:
-    if attachment.connection is None:
-        raise AttachdError(
-            Code.CINDER_REFUSED,
-            f"Cinder's attachment {attachment.attachment_id} has no connection_info.",
-            resolution="See cinder-volume's log for the export's failure.",
-        )
-    if attachment.connection.encrypted:
+def _usable(record: AttachmentRecord, connection: Connection) -> Connection:
+    if connection.encrypted:
         raise AttachdError(
             Code.VOLUME_ENCRYPTED,
-            f"Volume {attachment.volume_id} is encrypted, which attachd can't attach.",
+            f"Volume {record.volume_id} is encrypted, which attachd can't attach.",
             resolution="Use a volume of a type without encryption.",
         )
-    return attachment.connection
+    return connection

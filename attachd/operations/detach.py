@@ -1,4 +1,4 @@
-"""Detach, new style: its table of steps, top to bottom. Once the guest let go, only forward."""
+"""Detach: its table of steps, top to bottom. Once the guest let go, only forward."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ class Detach(Operation):
     def _delete(self) -> None:
         if self._known.attachment_id is not None:
             self._hold_guard()
-            self._worlds.cinder.delete_attachment(self._known.attachment_id)
+            self._flow.delete(self._known)
 
     # --- 6 remember -------------------------------------------------------------------------
 
@@ -205,9 +205,11 @@ class Detach(Operation):
 
     def settle(self, unanswered: Mapping[str, Unanswered]) -> None:
         """Let Cinder finish what nobody waits for any more (libvirt queues it)."""
-        begin = unanswered.get("begin")
-        if self.record is not None and begin and not begin.undoing:
+        if self.record is None:
+            return
+        if (begin := unanswered.get("begin")) and not begin.undoing:
             self._worlds.cinder.settle_begin(self.record.volume_id, age=begin.age)
+        self._flow.settle_detach(self.record, unanswered)
 
     def look(self) -> Sighting:
         """Look at the guest, freshly. What Cinder says decides nothing here."""

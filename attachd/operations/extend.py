@@ -22,6 +22,7 @@ from attachd.model import (
     Volume,
 )
 from attachd.operations import references
+from attachd.operations.flows import flow_of
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.operation import Given
 from attachd.operations.steps import Step, Unanswered, bind
@@ -122,8 +123,7 @@ class Extend(Housekeeping):
                 f"Volume {volume.name or volume.volume_id} is {volume.status}, not in-use.",
                 resolution=f"See why: openstack volume show {volume.volume_id}",
             )
-        attachment = self._worlds.cinder.get_attachment(record.attachment_id or "")
-        if attachment is None or attachment.connection is None:
+        if flow_of(record, self._worlds).is_given_up(record):
             raise _disagree(f"Cinder has no attachment of volume {volume.volume_id} for this host.")
 
     def _refuse_guest(self, record: AttachmentRecord, *, has_device: bool) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
+from attachd.operations.flows import find_attachment
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.steps import Step, bind
 from attachd.saga.history import StepSpec
@@ -56,8 +57,8 @@ class Fence(Housekeeping):
 
     def _is_dangerous(self, record: AttachmentRecord) -> bool:
         """Did Cinder give the volume up, or does another one answer behind the LUN?"""
-        cinder, attachment_id = self._worlds.cinder, record.attachment_id
-        if attachment_id is None or cinder.get_attachment(attachment_id) is None:
+        cinder = self._worlds.cinder
+        if find_attachment(cinder, record) is None:
             return True
         if cinder.get_volume(record.volume_id) is None:
             return True

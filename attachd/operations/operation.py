@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from attachd.errors import Code, Refused, Unreachable
 from attachd.model import AttachmentRecord, CinderAttachment, OperationKind, Request
+from attachd.operations.flows import Flow, find_attachment, flow_of
 from attachd.operations.ports import Worlds
 from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName
 from attachd.saga.resumption import Sighting
@@ -102,10 +103,13 @@ class Operation(ABC):
             )
             self._guarded = True
 
+    @property
+    def _flow(self) -> Flow:
+        return flow_of(self._known, self._worlds)
+
     def _attachment(self) -> CinderAttachment | None:
         """Cinder's, freshly; None: it has none, or none any more."""
-        attachment_id = self._known.attachment_id
-        return self._worlds.cinder.get_attachment(attachment_id) if attachment_id else None
+        return find_attachment(self._worlds.cinder, self._known)
 
     def _other_wwns(self, record: AttachmentRecord) -> set[str]:
         """Of the devices behind its LUN those that aren't it, each by a fresh INQUIRY."""
@@ -130,7 +134,6 @@ class Operation(ABC):
     def _is_given_up(self) -> bool:
         """Does Cinder not export it to this host any more? Where it can't be asked, it may."""
         try:
-            attachment = self._attachment()
+            return self._flow.is_given_up(self._known)
         except Unreachable:
             return False
-        return attachment is None or attachment.connection is None

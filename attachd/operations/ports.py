@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from attachd.model import (
+    AttachFlow,
     AttachmentRecord,
     CinderAttachment,
     Connection,
@@ -21,6 +22,7 @@ from attachd.model import (
     Guest,
     HostDevice,
     HostSession,
+    Mode,
     Volume,
 )
 
@@ -109,6 +111,53 @@ class Cinder(Protocol):
 
         See ``settle_create``. A backend may extend for longer than is waited here.
         """
+
+    # --- the old style: Cinder's volume actions ---------------------------------------------
+
+    def attach_flow(self) -> AttachFlow:
+        """How a volume is to be attached from now on: as configured, or as Cinder offers."""
+
+    def reserve(self, volume_id: str) -> None:
+        """os-reserve: ``available`` becomes ``attaching``; Refused from any other status.
+
+        Cinder doesn't say for whom. After a lost answer it counts as ours where the volume was
+        ``available`` just before.
+        """
+
+    def unreserve(self, volume_id: str) -> None:
+        """os-unreserve: ``attaching`` becomes what it was; from any other nothing happens.
+
+        Whoever had reserved it: the caller has to know that it was the caller.
+        """
+
+    def initialize_connection(self, volume_id: str, connector: Connector) -> Connection:
+        """os-initialize_connection: the volume is exported for the connector, again and again."""
+
+    def terminate_connection(self, volume_id: str, connector: Connector) -> None:
+        """os-terminate_connection: the export lets the connector in no more, again and again.
+
+        Cinder unreserves an ``attaching`` volume with it.
+        """
+
+    def attach(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        mountpoint: str,
+        mode: Mode,
+        prior_attachment_ids: Collection[str],
+    ) -> CinderAttachment:
+        """os-attach: the volume becomes ``in-use``, and has the attachment that is returned.
+
+        Done already: ``in-use`` again. Which one is ours is told as after ``create_attachment``.
+        """
+
+    def detach(self, volume_id: str, attachment_id: str) -> None:
+        """os-detach: the attachment goes, and the volume's export as a whole. Gone: nothing."""
+
+    def settle_status(self, volume_id: str, *, was: str, age: float) -> None:
+        """Wait until the volume isn't ``was`` any more, or an orphan can't change it any more."""
 
 
 class Host(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from attachd.errors import Code, Refused
-from attachd.model import AttachmentRecord, Bus, Guest, Request, Volume
+from attachd.model import AttachFlow, AttachmentRecord, Bus, Guest, Request, Volume
 from attachd.operations import device_names
 
 _THROUGH_NOVA = (
@@ -26,10 +26,14 @@ def refuse_nova_owned(
         )
 
 
-def refuse_unavailable(volume: Volume) -> None:
-    """Only an available, plain volume can be attached, or one more time a multiattach one."""
+def refuse_unavailable(volume: Volume, flow: AttachFlow) -> None:
+    """Only an available, plain volume can be attached, or one more time a multiattach one.
+
+    Not so in the old style: it takes no volume that is in-use (os-reserve).
+    """
     refuse_encrypted(volume)
-    usable = ("available", "in-use") if volume.multiattach else ("available",)
+    again = volume.multiattach and flow is AttachFlow.ATTACHMENTS
+    usable = ("available", "in-use") if again else ("available",)
     if volume.status not in usable:
         raise Refused(
             Code.VOLUME_NOT_AVAILABLE,

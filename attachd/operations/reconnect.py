@@ -94,13 +94,13 @@ class Reconnect(Housekeeping):
         """A device that is there needs no secrets: it is used even while Cinder can't be asked."""
         record = self._known
         try:
-            attachment = self._attachment()
+            connection = self._flow.fetch(record)
         except Unreachable as exc:
             if not self._is_there():
                 raise
             LOG.info("Volume %s is there, and Cinder can't be asked: %s", record.volume_id, exc)
             return
-        if attachment is None or attachment.connection is None:
+        if connection is None:
             self._fence_off()  # the guest can't start with what Cinder may give to somebody else
             self._take_off_fenced()
             raise AttachdError(
@@ -108,8 +108,8 @@ class Reconnect(Housekeeping):
                 f"Cinder has no attachment of volume {record.volume_id} for this host any more.",
                 resolution="See what the four worlds say: attachctl audit",
             )
-        self._connection = attachment.connection
-        self.record = replace(record, connection=attachment.connection.without_secrets())
+        self._connection = connection
+        self.record = replace(record, connection=connection.without_secrets())
 
     # --- 2 connect ----------------------------------------------------------------------------
 

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from attachd.errors import Code, Refused, World
-from attachd.model import AttachmentRecord, AttachmentState, OperationKind
+from attachd.model import AttachFlow, AttachmentRecord, AttachmentState, OperationKind
 from attachd.operations import proofs
+from attachd.operations.flows import find_attachment
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.steps import Step, bind
 from attachd.saga.history import StepSpec
@@ -72,11 +73,12 @@ class Restore(Housekeeping):
         volume = cinder.get_volume(record.volume_id)
         if volume is None or volume.status not in RESTORABLE_VOLUME:
             yield f"Cinder's volume is {volume.status if volume else 'gone'}."
-        attachment = cinder.get_attachment(record.attachment_id or "")
+        attachment = find_attachment(cinder, record)
         if attachment is None or attachment.status not in RESTORABLE_ATTACHMENT:
             yield f"Cinder's attachment is {attachment.status if attachment else 'gone'}."
-        elif attachment.connection is None or (
-            record.connection and attachment.connection.targets != record.connection.targets
+        elif record.flow is AttachFlow.ATTACHMENTS and (  # the old style's has no connection
+            attachment.connection is None
+            or (record.connection and attachment.connection.targets != record.connection.targets)
         ):
             yield "Cinder's attachment leads somewhere else."
         listed = {a.attachment_id for a in cinder.list_attachments(record.volume_id)}
@@ -102,7 +104,7 @@ class Restore(Housekeeping):
     def _complete(self) -> None:
         """The looks are part of the step: attachd may have been away since it was asked for."""
         self._refuse_where_another_world_disagrees(self._known)
-        self._worlds.cinder.complete_attachment(self._known.attachment_id or "")
+        self.record = self._flow.complete(self._known)
 
     # --- 2 remember --------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from attachd.errors import Code
 from attachd.model import Guest, Volume
 from attachd.saga.history import StepSpec
 
@@ -24,12 +25,14 @@ class Unanswered:
     """A step whose effect may still come, though nobody waits for it.
 
     ``age``: seconds since it was last asked for, at the least. ``orphaned``: an earlier process
-    asked. ``undoing``: it is its undo that was begun.
+    asked. ``undoing``: it is its undo that was begun. ``failed_with``: the journal has its failure;
+    None: it has nothing but that it was begun.
     """
 
     age: float
     orphaned: bool
     undoing: bool
+    failed_with: Code | None
 
 
 Verb = Callable[[], None]

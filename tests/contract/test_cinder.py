@@ -370,6 +370,128 @@ def test_an_orphaned_extend_settles(cinder_world: CinderWorld, instance_id: str)
     )
 
 
+# --- the old style --------------------------------------------------------------------------
+
+
+def attach(
+    world: CinderWorld, volume_id: str, instance_id: str, *, mode: Mode = Mode.RW
+) -> CinderAttachment:
+    return world.cinder.attach(
+        volume_id,
+        instance_id=instance_id,
+        mountpoint="/dev/vdb",
+        mode=mode,
+        prior_attachment_ids=(),
+    )
+
+
+def test_an_old_attach_and_detach_step_by_step(cinder_world: CinderWorld, instance_id: str) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+
+    cinder.reserve(volume_id)
+    assert status(cinder_world, volume_id) == "attaching"
+    assert cinder.list_attachments(volume_id) == ()
+    with pytest.raises(Refused) as caught:
+        cinder.reserve(volume_id)
+    assert (caught.value.code, caught.value.touched) == (Code.CINDER_REFUSED, False)
+    with pytest.raises(Refused):
+        create(cinder_world, volume_id, instance_id)
+
+    connection = cinder.initialize_connection(volume_id, CONNECTOR)
+    assert (connection.protocol, connection.mode) == ("iscsi", Mode.RW)
+    assert [target.iqn.endswith(volume_id) for target in connection.targets] == [True]
+    assert connection.chap is not None
+    assert connection.chap.password
+    assert connection.chap.password not in repr(connection)
+    assert status(cinder_world, volume_id) == "attaching"
+
+    attached = attach(cinder_world, volume_id, instance_id)
+    assert (attached.volume_id, attached.instance_id) == (volume_id, instance_id)
+    assert (attached.status, attached.connection) == ("attached", None)
+    assert status(cinder_world, volume_id) == "in-use"
+    assert cinder.list_attachments(volume_id) == (attached,)
+    assert cinder.get_attachment(attached.attachment_id) == attached
+    assert cinder.find_volume(volume_id).attachment_ids == (attached.attachment_id,)
+    assert cinder.initialize_connection(volume_id, CONNECTOR) == connection, "again: the same"
+    assert attach(cinder_world, volume_id, instance_id) == attached, "again: the same"
+
+    cinder.begin_detaching(volume_id)
+    cinder.terminate_connection(volume_id, CONNECTOR)
+    assert status(cinder_world, volume_id) == "detaching"
+    cinder.terminate_connection(volume_id, CONNECTOR)
+    cinder.detach(volume_id, attached.attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+    assert cinder.list_attachments(volume_id) == ()
+    cinder.detach(volume_id, attached.attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_an_old_reservation_can_be_given_back(cinder_world: CinderWorld) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    for _ in range(2):
+        cinder.reserve(volume_id)
+        cinder.unreserve(volume_id)
+        assert status(cinder_world, volume_id) == "available"
+        cinder.unreserve(volume_id)
+        assert status(cinder_world, volume_id) == "available"
+
+
+def test_terminate_gives_the_reservation_back(cinder_world: CinderWorld) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    cinder.reserve(volume_id)
+    cinder.initialize_connection(volume_id, CONNECTOR)
+    cinder.terminate_connection(volume_id, CONNECTOR)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_what_lost_its_target_can_be_terminated(
+    cinder_world: CinderWorld, instance_id: str
+) -> None:
+    """os-detach took the target away; LIO's driver then fails to take the initiator from it."""
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    cinder.reserve(volume_id)
+    cinder.initialize_connection(volume_id, CONNECTOR)
+    cinder.detach(volume_id, attach(cinder_world, volume_id, instance_id).attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+    cinder.reserve(volume_id)
+    cinder.terminate_connection(volume_id, CONNECTOR)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_an_old_attachment_of_somebody_else_is_refused(
+    cinder_world: CinderWorld, instance_id: str
+) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    cinder.reserve(volume_id)
+    attached = attach(cinder_world, volume_id, instance_id)
+    with pytest.raises(Refused) as caught:
+        attach(cinder_world, volume_id, str(uuid.uuid4()))
+    assert caught.value.code == Code.CINDER_REFUSED
+    with pytest.raises(Refused):
+        cinder.reserve(volume_id)
+    assert cinder.list_attachments(volume_id) == (attached,)
+    cinder.delete_attachment(attached.attachment_id)
+    assert status(cinder_world, volume_id) == "available"
+
+
+def test_an_orphaned_reserve_settles(cinder_world: CinderWorld) -> None:
+    cinder = cinder_world.cinder
+    volume_id = cinder_world.new_volume()
+    check_settling(
+        cinder_world,
+        "reserve",
+        lambda: cinder.reserve(volume_id),
+        settle=lambda age: cinder.settle_status(volume_id, was="available", age=age),
+        shows=lambda: status(cinder_world, volume_id) == "attaching",
+    )
+    cinder.unreserve(volume_id)
+
+
 # --- what can't be done ---------------------------------------------------------------------
 
 
@@ -388,7 +510,14 @@ def test_what_isnt_there_is_refused(
     cinder_world: CinderWorld, instance_id: str, nothing: str
 ) -> None:
     cinder = cinder_world.cinder
-    for verb in (cinder.begin_detaching, cinder.roll_detaching):
+    verbs: list[Callable[[str], object]] = [
+        *(cinder.begin_detaching, cinder.roll_detaching, cinder.reserve, cinder.unreserve),
+        lambda volume: cinder.initialize_connection(volume, CONNECTOR),
+        lambda volume: cinder.terminate_connection(volume, CONNECTOR),
+        lambda volume: attach(cinder_world, volume, instance_id),
+        lambda volume: cinder.settle_status(volume, was="available", age=0),
+    ]
+    for verb in verbs:
         with pytest.raises(Refused) as caught:
             verb(nothing)
         assert caught.value.code == Code.VOLUME_NOT_FOUND
@@ -408,6 +537,7 @@ def test_what_isnt_there_is_refused(
         cinder.complete_attachment(nothing)
     assert caught.value.code == Code.CINDER_REFUSED
     assert cinder.list_attachments(nothing) == ()
+    cinder.detach(nothing, nothing)
     cinder.delete_attachment(nothing)
 
 

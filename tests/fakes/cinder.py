@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import (
+    AttachFlow,
     Chap,
     CinderAttachment,
     Connection,
@@ -50,8 +51,22 @@ VERBS = frozenset(
         "settle_begin",
         "extend",
         "settle_extend",
+        "reserve",
+        "unreserve",
+        "initialize_connection",
+        "terminate_connection",
+        "attach",
+        "detach",
+        "settle_status",
     }
 )
+OLD_VERBS = {
+    "create": "reserve",
+    "update": "initialize_connection",
+    "complete": "attach",
+    "delete": "detach",
+}
+"""What the old style's steps ask for in the place of the new one's verbs."""
 ORPHAN_SECONDS = 60.0
 
 T = TypeVar("T")
@@ -71,6 +86,7 @@ class _Scene:
     """What all views of one fake share: its rows, its past, and what shall go wrong next."""
 
     rules: CinderRules
+    flow: AttachFlow = AttachFlow.ATTACHMENTS
     calls: list[Call] = field(default_factory=list)
     down: bool = False
     failures: dict[str, deque[AttachdError]] = field(default_factory=lambda: defaultdict(deque))
@@ -109,6 +125,10 @@ class FakeCinder:
         with self._scene.lock:
             return list(self._scene.calls)
 
+    def configure(self, flow: AttachFlow) -> None:
+        """How volumes are attached from now on."""
+        self._scene.flow = flow
+
     def stop(self) -> None:
         """From now on every call fails as if Cinder's API were stopped."""
         self._scene.down = True
@@ -131,7 +151,7 @@ class FakeCinder:
         Without an error: Unreachable cinder-unavailable, nothing touched.
         """
         with self._scene.lock:
-            self._scene.failures[_known(verb)].extend(
+            self._scene.failures[self._verb(verb)].extend(
                 [error or _unavailable(touched=False)] * times
             )
 
@@ -143,7 +163,7 @@ class FakeCinder:
         Without an error: Unreachable cinder-unavailable, touched.
         """
         with self._scene.lock:
-            self._scene.lost_answers[_known(verb)].extend(
+            self._scene.lost_answers[self._verb(verb)].extend(
                 [error or _unavailable(touched=True)] * times
             )
 
@@ -153,7 +173,7 @@ class FakeCinder:
         When it is waited for (``settle_...``), or else when :meth:`land` is called.
         """
         with self._scene.lock:
-            self._scene.orphans[_known(verb)].append(error)
+            self._scene.orphans[self._verb(verb)].append(error)
 
     def land(self) -> None:
         """What was put off happens now, if it still can."""
@@ -166,7 +186,7 @@ class FakeCinder:
     def before_next(self, verb: str, interlude: Callable[[], object]) -> None:
         """Call ``interlude()`` when the next ``verb`` arrives: somebody else is faster."""
         with self._scene.lock:
-            self._scene.interludes[_known(verb)].append(interlude)
+            self._scene.interludes[self._verb(verb)].append(interlude)
 
     # --- the Protocol -----------------------------------------------------------------------
 
@@ -290,7 +310,82 @@ class FakeCinder:
         """What was put off shows."""
         self._settle("settle_extend", volume_id, age)
 
+    # --- the old style ----------------------------------------------------------------------
+
+    def attach_flow(self) -> AttachFlow:
+        """As configured."""
+        return self._scene.flow
+
+    def reserve(self, volume_id: str) -> None:
+        """os-reserve, of an available volume only."""
+        with self._call("reserve", volume_id):
+            if (status := self.rules.volume(volume_id).status) != "available":
+                raise Refused(Code.CINDER_REFUSED, f"The volume's status is {status}.")
+            self._now_or_late("reserve", self.rules.reserve, volume_id)
+
+    def unreserve(self, volume_id: str) -> None:
+        """os-unreserve."""
+        with self._call("unreserve", volume_id):
+            self._now_or_late("unreserve", self.rules.unreserve, volume_id)
+
+    def initialize_connection(self, volume_id: str, connector: Connector) -> Connection:
+        """os-initialize_connection."""
+        with self._call("initialize_connection", volume_id):
+            initialize = self.rules.initialize_connection
+            info = self._now_or_late("initialize_connection", initialize, volume_id, connector)
+            return _read_connection({**info, **info["data"]})
+
+    def terminate_connection(self, volume_id: str, connector: Connector) -> None:
+        """os-terminate_connection; as the real client, of what was exported anew if need be."""
+        with self._call("terminate_connection", volume_id):
+            self._now_or_late("terminate_connection", self._terminate, volume_id, connector)
+
+    def attach(
+        self,
+        volume_id: str,
+        *,
+        instance_id: str,
+        mountpoint: str,
+        mode: Mode,
+        prior_attachment_ids: Collection[str],
+    ) -> CinderAttachment:
+        """os-attach."""
+        with self._call("attach", volume_id):
+            attach = self.rules.attach
+            return _attachment(
+                self._now_or_late("attach", attach, volume_id, instance_id, mode.value)
+            )
+
+    def detach(self, volume_id: str, attachment_id: str) -> None:
+        """os-detach; gone already: nothing happens."""
+        with self._call("detach", volume_id):
+            if attachment_id in self.rules.attachments:
+                self._now_or_late("detach", self.rules.detach, volume_id, attachment_id)
+
+    def settle_status(self, volume_id: str, *, was: str, age: float) -> None:
+        """What was put off shows; Refused where there is no volume to look at."""
+        with self._call("settle_status", volume_id):
+            if age < ORPHAN_SECONDS and self.rules.volume(volume_id).status == was:
+                self.land()
+
     # --- inside -----------------------------------------------------------------------------
+
+    def _verb(self, name: str) -> str:
+        """The verb that a test means: by its name, or by its step's in the configured style."""
+        if name not in VERBS:
+            raise ValueError(f"{name!r} is none of {sorted(VERBS)}")
+        if self._scene.flow is AttachFlow.VOLUME_ACTIONS:
+            return OLD_VERBS.get(name, name)
+        return name
+
+    def _terminate(self, volume_id: str, connector: Connector) -> None:
+        try:
+            self.rules.terminate_connection(volume_id, connector)
+        except NoSuchVolumeError:
+            raise
+        except CinderFaultError:
+            self.rules.initialize_connection(volume_id, connector)
+            self.rules.terminate_connection(volume_id, connector)
 
     def _delete(self, attachment_id: str) -> None:
         """As the real client: os-detach where Cinder fails for want of the export."""
@@ -360,12 +455,6 @@ def _next(queue: deque[T]) -> T | None:
     return queue.popleft() if queue else None
 
 
-def _known(verb: str) -> str:
-    if verb not in VERBS:
-        raise ValueError(f"{verb!r} is none of {sorted(VERBS)}")
-    return verb
-
-
 def _unavailable(*, touched: bool) -> Unreachable:
     return Unreachable(
         Code.CINDER_UNAVAILABLE, "Cinder can't be reached.", world=World.CINDER, touched=touched
@@ -393,12 +482,15 @@ def _attachment(row: AttachmentRow, *, with_connection: bool = True) -> CinderAt
         volume_id=row.volume_id,
         instance_id=row.instance,
         status=row.status,
-        connection=_connection(row) if with_connection and row.connection_info else None,
+        connection=(
+            _read_connection(row.connection_info)
+            if with_connection and row.connection_info
+            else None
+        ),
     )
 
 
-def _connection(row: AttachmentRow) -> Connection:
-    info = row.connection_info
+def _read_connection(info: Mapping[str, Any]) -> Connection:
     return Connection(
         protocol=info["driver_volume_type"],
         targets=(

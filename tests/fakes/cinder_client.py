@@ -9,7 +9,13 @@ from keystoneauth1.identity import generic
 
 from attachd.cinder.client import CinderClient
 from attachd.cinder.retry import Retry
-from attachd.cinder.session import CinderSession, new_session
+from attachd.cinder.session import (
+    ATTACHMENTS_SINCE,
+    MICROVERSION_MIN,
+    CinderSession,
+    new_session,
+)
+from attachd.model import AttachFlow
 from tests.fakes.cinder_http import CinderServer
 
 TRIES = 3
@@ -26,6 +32,7 @@ def client_of(
     delete_timeout: float = 30,
     orphan_timeout: float = 30,
     extend_timeout: float = 30,
+    attach_flow: AttachFlow | None = AttachFlow.ATTACHMENTS,
 ) -> Iterator[CinderClient]:
     """A client with a session of its own; its connections are closed at the end."""
     auth = generic.Password(
@@ -46,12 +53,16 @@ def client_of(
                 connect_timeout=10,
                 request_timeout=request_timeout,
                 query_timeout=query_timeout,
+                microversion_min=(
+                    ATTACHMENTS_SINCE if attach_flow is AttachFlow.ATTACHMENTS else MICROVERSION_MIN
+                ),
             ),
             retry=Retry(tries=TRIES, deadline=60, pause=0.01),
             delete_timeout=delete_timeout,
             orphan_timeout=orphan_timeout,
             extend_timeout=extend_timeout,
             poll_interval=0.01,
+            attach_flow=attach_flow,
         )
     finally:
         session.session.close()

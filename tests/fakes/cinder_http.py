@@ -320,16 +320,37 @@ class CinderServer:
 
     def volume_action(self, request: Request, found: re.Match[str], document: Document) -> _Answer:
         """POST /volumes/{id}/action"""
-        if "os-begin_detaching" in document:
-            self.rules.begin_detaching(found["id"])
-        elif "os-detach" in document:
-            self.rules.detach(found["id"], document["os-detach"]["attachment_id"])
-        elif "os-extend" in document:
-            in_use = _number(_microversion(request)) >= _number("3.42")
-            self.rules.extend(found["id"], document["os-extend"]["new_size"], in_use=in_use)
-        else:
-            self.rules.roll_detaching(found["id"])
+        rules, volume_id = self.rules, found["id"]
+        ((action, arguments),) = document.items()
+        match action:
+            case "os-begin_detaching":
+                rules.begin_detaching(volume_id)
+            case "os-roll_detaching":
+                rules.roll_detaching(volume_id)
+            case "os-reserve":
+                rules.reserve(volume_id)
+            case "os-unreserve":
+                rules.unreserve(volume_id)
+            case "os-terminate_connection":
+                rules.terminate_connection(volume_id, arguments["connector"])
+            case "os-detach":
+                rules.detach(volume_id, arguments["attachment_id"])
+            case "os-attach":
+                self._attach(volume_id, arguments)
+            case "os-initialize_connection":
+                info = rules.initialize_connection(volume_id, arguments["connector"])
+                return _Answer(status=HTTPStatus.OK, document={"connection_info": info})
+            case "os-extend":
+                in_use = _number(_microversion(request)) >= _number("3.42")
+                rules.extend(volume_id, arguments["new_size"], in_use=in_use)
         return _Answer(status=HTTPStatus.ACCEPTED)
+
+    def _attach(self, volume_id: str, arguments: Document) -> None:
+        """What its schema wants, and nothing else."""
+        known = {"instance_uuid", "mountpoint", "mode"}
+        if set(arguments) - known or not arguments["mountpoint"]:
+            raise CinderFaultError(HTTPStatus.BAD_REQUEST, "Invalid input for os-attach")
+        self.rules.attach(volume_id, arguments["instance_uuid"], arguments["mode"])
 
     def list_attachments(self, request: Request, _: re.Match[str], __: Document) -> _Answer:
         """GET /attachments?volume_id="""
@@ -454,13 +475,19 @@ ROUTES = (
         work=_S.volume_action,
         since="3.0",
     ),
-    Route(
-        verb="detach",
-        method="POST",
-        path=rf"{CINDER}/volumes/{ID}/action",
-        action="os-detach",
-        work=_S.volume_action,
-        since="3.0",
+    *(
+        Route(
+            verb=action.removeprefix("os-"),
+            method="POST",
+            path=rf"{CINDER}/volumes/{ID}/action",
+            action=f'"{action}"',
+            work=_S.volume_action,
+            since="3.0",
+        )
+        for action in (
+            *("os-reserve", "os-unreserve", "os-initialize_connection"),
+            *("os-terminate_connection", "os-attach", "os-detach"),
+        )
     ),
     Route(
         verb="list_attachments",

@@ -15,6 +15,16 @@ What it keeps of the real one, because attachd depends on it:
   in the same with the old one (the scheduler found no room), or in ``error_extending``; a volume in
   use is extended since microversion 3.42;
 * after a delete, the volume's status follows from the attachments that are left.
+
+And of the old style, whose verbs look at hardly anything:
+
+* a reservation is a status, ``attaching``, of nobody's; whoever unreserves, takes it away;
+* initialize_connection exports whatever the status, and names its protocol beside its data;
+* terminate_connection lets the initiator in no more, leaves the target, ends with unreserve; it
+  fails where there is no target, but succeeds of a volume that never was exported;
+* attach makes an attachment unless the instance has one of the volume, from any status but the
+  ``in-use`` of a volume that only one may have;
+* detach takes away the whole target, and sets the status anew even if the attachment is gone.
 """
 
 from __future__ import annotations
@@ -73,6 +83,8 @@ class VolumeRow:
     qos: Mapping[str, str] | None = None  # of its type, for the front end
     previous_status: str = ""
     growing_to: int = 0
+    attached_mode: str | None = None
+    exported_once: bool = False
     chap_password: str = field(default_factory=lambda: uuid.uuid4().hex[:16])
 
 
@@ -95,10 +107,12 @@ class CinderRules:
         self.portal = portal
         self.volumes: dict[str, VolumeRow] = {}
         self.attachments: dict[str, AttachmentRow] = {}
-        self.exports: set[str] = set()  # attachments for whose connector a target has an ACL
         self.quota_gib = QUOTA_GIB
         self.extend_ends = "grown"  # the next ones: grown, no-room, error; "" when finish_extend is
         self.on_grown: Callable[[str, int], object] = lambda _volume_id, _gib: None  # the backend
+        # For whom a target has an ACL: an attachment, or in the old style volume and initiator.
+        self.exports: set[str] = set()
+        self.targets: set[str] = set()  # volumes
         self.lock = threading.RLock()
 
     # --- volumes ----------------------------------------------------------------------------
@@ -236,6 +250,7 @@ class CinderRules:
             self.exports.add(attachment_id)  # as cinder-volume does, without another look
             row = self.attachment(attachment_id)
             volume = self.volume(row.volume_id)
+            self._make_target(volume)
             if "error" in volume.status:
                 self.exports.discard(attachment_id)
                 raise CinderFaultError(
@@ -250,14 +265,17 @@ class CinderRules:
                 )
             status_before = row.status
             row.connector = dict(connector)
-            row.connection_info = self._export(volume, row)
+            row.connection_info = {
+                "driver_volume_type": "iscsi",
+                **self._export(volume),
+                "attachment_id": row.id,
+            }
             row.status = volume.status = volume.attach_status = "attaching"
             return replace(row, status=status_before)
 
-    def _export(self, volume: VolumeRow, row: AttachmentRow) -> dict[str, Any]:
+    def _export(self, volume: VolumeRow) -> dict[str, Any]:
         """What Cinder's LVM driver on LIO says of a volume on a single path."""
         return {
-            "driver_volume_type": "iscsi",
             "target_discovered": False,
             "target_portal": self.portal,
             "target_iqn": f"iqn.2010-10.org.openstack:volume-{volume.id}",
@@ -268,9 +286,8 @@ class CinderRules:
             "auth_password": volume.chap_password,
             "encrypted": volume.encrypted,
             "qos_specs": dict(volume.qos) if volume.qos else None,
-            "access_mode": "ro" if volume.read_only else "rw",
+            "access_mode": volume.attached_mode or ("ro" if volume.read_only else "rw"),
             "cacheable": False,
-            "attachment_id": row.id,
             "enforce_multipath": False,
         }
 
@@ -291,7 +308,8 @@ class CinderRules:
                     HTTPStatus.INTERNAL_SERVER_ERROR,
                     "public endpoint for compute service not found",
                 )
-            if row.status != "reserved":  # a reserved one goes without cinder-volume
+            # A reserved one goes without cinder-volume, one of the old style without a connector.
+            if row.status != "reserved" and row.connector is not None:
                 self._take_export_away(attachment_id)
             self._finish_detach(row)
 
@@ -305,21 +323,118 @@ class CinderRules:
         if attachment_id not in self.exports:
             raise CinderFaultError(HTTPStatus.INTERNAL_SERVER_ERROR, "Could not find target")
         self.exports.discard(attachment_id)
+        if (row := self.attachments.get(attachment_id)) is None:
+            return
+        if not {other.id for other in self.attachments_of(row.volume_id)} & self.exports:
+            self.targets.discard(row.volume_id)
+
+    def _make_target(self, volume: VolumeRow) -> None:
+        self.targets.add(volume.id)
+        volume.exported_once = True
+
+    # --- the old style ----------------------------------------------------------------------
+
+    def reserve(self, volume_id: str) -> None:
+        """os-reserve."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            expected = ("available", "in-use") if volume.multiattach else ("available",)
+            if volume.status not in expected:
+                raise _bad_request(
+                    f"Invalid volume: Volume status must be {' or '.join(expected)} to reserve, "
+                    f"but the status is {volume.status}."
+                )
+            volume.status = "attaching"
+
+    def unreserve(self, volume_id: str) -> None:
+        """os-unreserve."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if volume.status == "attaching":
+                volume.status = "in-use" if self.attachments_of(volume_id) else "available"
+
+    def initialize_connection(self, volume_id: str, connector: Mapping[str, Any]) -> dict[str, Any]:
+        """os-initialize_connection."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if not connector.get("initiator"):
+                raise _bad_request("Invalid input received: Connector doesn't have initiator")
+            self._make_target(volume)
+            self.exports.add(_access(volume, connector))
+            return {
+                "driver_volume_type": "iscsi",
+                "data": self._export(volume),
+                "enforce_multipath": False,
+            }
+
+    def terminate_connection(self, volume_id: str, connector: Mapping[str, Any]) -> None:
+        """os-terminate_connection."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if volume.exported_once and volume.id not in self.targets:
+                raise CinderFaultError(
+                    HTTPStatus.INTERNAL_SERVER_ERROR,
+                    "Unable to terminate volume connection from backend.",
+                )
+            self.exports.discard(_access(volume, connector))
+            self.unreserve(volume_id)
+
+    def attach(self, volume_id: str, instance: str, mode: str) -> AttachmentRow:
+        """os-attach."""
+        with self.lock:
+            volume = self.volume(volume_id)
+            if volume.read_only and mode != "ro":
+                raise _bad_request(
+                    f"Invalid attaching mode '{mode}' for volume {volume_id}.",
+                )
+            if volume.status == "attaching" and volume.attached_mode not in (None, mode):
+                raise _bad_request("Invalid volume: being attached by different mode")
+            for row in self.attachments_of(volume_id):
+                if row.instance == instance:
+                    volume.status = "in-use"
+                    return row
+            if volume.status == "in-use" and not volume.multiattach:
+                raise _bad_request(
+                    "Error attaching volume - InvalidVolume: Invalid volume: volume is already "
+                    "attached and multiple attachments are not enabled"
+                )
+            row = AttachmentRow(volume_id=volume.id, instance=instance, status="attached")
+            self.attachments[row.id] = row
+            volume.attached_mode = mode
+            volume.status, volume.attach_status = "in-use", "attached"
+            return row
 
     def detach(self, volume_id: str, attachment_id: str) -> None:
         """os-detach by a service: the volume's export goes as a whole, if it is there."""
         with self.lock:
-            row = self.attachment(attachment_id)
-            for other in self.attachments_of(volume_id):
-                self.exports.discard(other.id)
+            volume = self.volume(volume_id)
+            row = self.attachments.get(attachment_id)
+            if row is None:
+                self._set_status(volume)
+                return
+            ours = {other.id for other in self.attachments_of(volume_id)}
+            self.exports = {
+                access
+                for access in self.exports
+                if access not in ours and not access.startswith(volume.id)
+            }
+            self.targets.discard(volume.id)
             self._finish_detach(row)
 
     def _finish_detach(self, row: AttachmentRow) -> None:
         del self.attachments[row.id]
         volume = self.volume(row.volume_id)
+        volume.attached_mode = None
+        self._set_status(volume)
+
+    def _set_status(self, volume: VolumeRow) -> None:
         left = sorted(other.status for other in self.attachments_of(volume.id))
         volume.attach_status = left[0] if left else "detached"
         volume.status = STATUS_BY_ATTACH_STATUS.get(volume.attach_status, volume.attach_status)
+
+
+def _access(volume: VolumeRow, connector: Mapping[str, Any]) -> str:
+    return f"{volume.id} {connector['initiator']}"
 
 
 def _bad_request(message: str) -> CinderFaultError:

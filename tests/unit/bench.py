@@ -9,16 +9,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from attachd.audit.auditor import Auditor
 from attachd.audit.repairer import Repairer
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.engine.views import OperationView
 from attachd.journal.journal import Journal
-from attachd.model import Bus, OperationKind, Request
+from attachd.model import AttachFlow, Bus, OperationKind, Request
 from tests.fakes.cinder import FakeCinder
 from tests.fakes.guests import FakeGuests
 from tests.fakes.host import FakeHost
+
+in_both_styles = pytest.mark.parametrize("flow", list(AttachFlow))
+"""Marks a test, or a module, whose bench attaches in the new style, and once more in the old."""
 
 PATIENCE = 30.0
 RESUME_SECONDS = 0.3
@@ -33,6 +38,7 @@ class KilledError(BaseException):
 class Bench:
     """An engine and its worlds; ``recover`` is a new start of the daemon behind its crash.
 
+    ``flow``: the style in which it attaches.
     ``at``: what happens in the worlds at a named moment (see kill_points), once each.
     """
 
@@ -46,6 +52,10 @@ class Bench:
     at: dict[str, Callable[[], object]] = field(default_factory=dict)
     killed: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
+    flow: AttachFlow = AttachFlow.ATTACHMENTS
+
+    def __post_init__(self) -> None:
+        self.cinder.configure(self.flow)
 
     def start(self) -> None:
         """A daemon starts."""

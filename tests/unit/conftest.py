@@ -6,14 +6,21 @@ from pathlib import Path
 
 import pytest
 
+from attachd.model import AttachFlow
 from tests.unit.bench import PATIENCE, Bench
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
+def flow() -> AttachFlow:
+    """The style in which the bench attaches; ``in_both_styles`` tries each."""
+    return AttachFlow.ATTACHMENTS
+
+
+@pytest.fixture
+def bench(tmp_path: Path, flow: AttachFlow) -> Iterator[Bench]:
     """A started engine between fakes; it must stop without leaving a thread."""
     before = set(threading.enumerate())
-    bench = Bench(directory=tmp_path)
+    bench = Bench(directory=tmp_path, flow=flow)
     bench.start()
     yield bench
     bench.stop()

@@ -33,6 +33,7 @@ def load(tmp_path: Path, text: str) -> AttachdError:
         ("[host]\nmy_ip = not an address\n", "[host]", "my_ip"),
         ("[api]\nthreads = 1\n", "[api]", "threads"),
         ("[cinder]\ninterface = secret\n", "[cinder]", "interface"),
+        ("[cinder]\nattach_flow = old\n", "[cinder]", "attach_flow"),
         ("[host]\nlock_path = $state_pth/locks\n", "[host]", "lock_path"),
     ],
 )

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from attachd.daemon import _be_the_only_one
-from attachd.errors import AttachdError, Code
+from attachd import conf
+from attachd.daemon import _be_the_only_one, _cinder
+from attachd.errors import AttachdError, Code, Unreachable
+from attachd.model import AttachFlow
+from tests.fakes.cinder_http import CinderServer
 
 HOLD = """
 import sys
@@ -52,3 +55,35 @@ def test_the_lock_is_the_daemons_alone(tmp_path: Path) -> None:
     _be_the_only_one(tmp_path)
     os.umask(before)
     assert oct((tmp_path / "daemon.lock").stat().st_mode) == "0o100600"
+
+
+@pytest.mark.parametrize(
+    ("configured", "offered", "flow"),
+    [
+        ("", "3.71", "attachments"),
+        ("", "3.43", "volume-actions"),
+        ("attach_flow = auto", "3.44", "attachments"),
+        ("attach_flow = attachments", "3.71", "attachments"),
+        ("attach_flow = attachments", "3.43", None),
+        ("attach_flow = volume-actions", "3.0", "volume-actions"),
+    ],
+)
+def test_the_style_of_attaching_is_configured(
+    tmp_path: Path, configured: str, offered: str, flow: str | None
+) -> None:
+    """None: such a Cinder is as good as out of reach."""
+    with CinderServer(microversion=offered) as server:
+        file = tmp_path / "attachd.conf"
+        file.write_text(
+            f"[cinder]\nauth_type = password\nauth_url = {server.auth_url}\nusername = attachd\n"
+            "password = right\nproject_name = service\nuser_domain_id = default\n"
+            f"project_domain_id = default\n{configured}\n"
+        )
+        cinder = _cinder(conf.load([], files=[file]))
+        volume_id = server.rules.add_volume().id
+        if flow is None:
+            with pytest.raises(Unreachable, match=r"3\.44"):
+                cinder.get_volume(volume_id)
+        else:
+            assert cinder.get_volume(volume_id) is not None
+            assert cinder.attach_flow() is AttachFlow(flow)

@@ -18,3 +18,8 @@ CREATE UNIQUE INDEX live_volume ON attachments (guest_id, volume_id)
 -- The new size that an extend was asked for, in GiB; NULL: Cinder's own.
 
 ALTER TABLE operations ADD COLUMN size_gib INTEGER;
+
+-- The old style of attaching, by Cinder's volume actions, beside the new one.
+
+ALTER TABLE attachments ADD COLUMN flow TEXT NOT NULL DEFAULT 'attachments';
+ALTER TABLE attachments ADD COLUMN reserved INTEGER NOT NULL DEFAULT 0;

@@ -9,7 +9,8 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import GuestDisk, GuestState, Mode, OperationKind, OperationState, Target
-from tests.unit.bench import Bench
+from tests.fakes.cinder import OLD_VERBS
+from tests.unit.bench import Bench, in_both_styles
 
 EVERY_STEP = [
     *("precheck", "reserve", "create", "update", "connect", "identify", "plug"),
@@ -27,6 +28,7 @@ def volume(bench: Bench) -> str:
     return bench.cinder.add_volume(name="data", size=1)
 
 
+@in_both_styles
 def test_attach(bench: Bench, guest: str, volume: str) -> None:
     view = bench.attach("web", "data")
     assert view.state is OperationState.DONE, view.problem
@@ -35,6 +37,7 @@ def test_attach(bench: Bench, guest: str, volume: str) -> None:
     bench.assert_attached(guest, volume)
 
 
+@in_both_styles
 def test_every_call_to_cinder_carries_the_operations_request_id(
     bench: Bench, guest: str, volume: str
 ) -> None:
@@ -42,6 +45,7 @@ def test_every_call_to_cinder_carries_the_operations_request_id(
     assert {call.global_request_id for call in bench.cinder.calls} == {view.global_request_id}
 
 
+@in_both_styles
 def test_an_intent_is_journalled_before_each_effect(bench: Bench, guest: str, volume: str) -> None:
     seen: dict[str, list[str]] = {}
 
@@ -92,7 +96,7 @@ def test_a_transient_guest_has_it_until_its_end(bench: Bench, volume: str) -> No
 
 
 def refusal(bench: Bench, code: Code, guest: str, volume: str, **options: object) -> None:
-    calls_that_change = {"create", "update", "complete", "delete"}
+    calls_that_change = {"create", "update", "complete", "delete", *OLD_VERBS.values()}
     view = bench.attach(guest, volume, **options)
     assert view.state is OperationState.REFUSED
     assert view.problem is not None
@@ -102,6 +106,7 @@ def refusal(bench: Bench, code: Code, guest: str, volume: str, **options: object
     assert bench.journal.live_attachments() == ()
 
 
+@in_both_styles
 def test_refusals(bench: Bench, guest: str, volume: str) -> None:
     bench.guests.add("novas", nova_owned=True)
     bench.guests.add("full", ports=0)
@@ -130,6 +135,7 @@ def test_refusals(bench: Bench, guest: str, volume: str) -> None:
     refusal(bench, Code.LIBVIRT_UNAVAILABLE, "web", "data")
 
 
+@in_both_styles
 def test_novas_guest_may_be_overridden_and_never_lends_its_uuid(bench: Bench, volume: str) -> None:
     guest = bench.guests.add("novas", nova_owned=True)
     assert bench.attach("novas", "data", override_nova=True).state is OperationState.DONE
@@ -137,6 +143,7 @@ def test_novas_guest_may_be_overridden_and_never_lends_its_uuid(bench: Bench, vo
     assert attachment.instance_id != guest
 
 
+@in_both_styles
 def test_a_second_attach_is_refused(bench: Bench, guest: str, volume: str) -> None:
     bench.attach("web", "data")
     view = bench.attach("web", "data")
@@ -175,6 +182,7 @@ DEFINITE = AttachdError(Code.CINDER_REFUSED, "no", touched=False)
 PARTIAL = AttachdError(Code.INTERNAL_ERROR, "half done", touched=True)
 
 
+@in_both_styles
 @pytest.mark.parametrize("error", [DEFINITE, PARTIAL], ids=["untouched", "touched"])
 @pytest.mark.parametrize("verb", ["create", "update", "complete"])
 def test_cinder_fails(
@@ -211,6 +219,7 @@ def test_a_lost_create_takes_only_what_is_ours(bench: Bench, guest: str, volume:
     assert "delete" not in {call.verb for call in bench.cinder.calls}
 
 
+@in_both_styles
 @pytest.mark.parametrize("after_effect", [False, True], ids=["in its place", "behind it"])
 @pytest.mark.parametrize("method", ["connect", "identify"])
 def test_the_host_fails(
@@ -224,6 +233,7 @@ def test_the_host_fails(
     bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 @pytest.mark.parametrize("after", [False, True], ids=["in its place", "behind it"])
 def test_the_plug_fails(bench: Bench, guest: str, volume: str, after: bool) -> None:
     error = AttachdError(Code.GUEST_REFUSED, "no", touched=True)
@@ -380,6 +390,7 @@ def test_the_guest_does_not_let_go_so_the_host_stays_connected(
     bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 def test_cinder_stays_away_during_the_undo_and_it_goes_on_when_it_is_back(
     bench: Bench, guest: str, volume: str
 ) -> None:
@@ -395,6 +406,7 @@ def test_cinder_stays_away_during_the_undo_and_it_goes_on_when_it_is_back(
     bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 def test_libvirt_goes_before_the_plug_leaves_us(bench: Bench, guest: str, volume: str) -> None:
     bench.guests.fail_next(
         "plug",
@@ -406,6 +418,7 @@ def test_libvirt_goes_before_the_plug_leaves_us(bench: Bench, guest: str, volume
     bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 def test_what_needed_attention_is_resumed_by_hand(bench: Bench, guest: str, volume: str) -> None:
     with ExitStack() as holder:
         bench.cinder.before_next(
@@ -428,6 +441,7 @@ def test_what_needed_attention_is_resumed_by_hand(bench: Bench, guest: str, volu
     assert caught.value.code is Code.OPERATION_NOT_FOUND
 
 
+@in_both_styles
 @pytest.mark.parametrize("plugged", [False, True], ids=["not plugged", "plugged"])
 def test_libvirt_dies_in_the_plug_and_comes_back(
     bench: Bench, guest: str, volume: str, plugged: bool
@@ -467,6 +481,7 @@ def test_one_busy_guest_does_not_hold_up_the_others(bench: Bench) -> None:
     assert len(set(devices)) == 11
 
 
+@in_both_styles
 def test_the_same_attach_twice_at_once(bench: Bench, guest: str, volume: str) -> None:
     operations = [bench.submit(OperationKind.ATTACH, "web", "data") for _ in range(5)]
     states = sorted(bench.rested(operation).state for operation in operations)

@@ -15,7 +15,7 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import Code, Unreachable, World
 from attachd.model import OperationKind
-from tests.unit.bench import PATIENCE, Bench, KilledError
+from tests.unit.bench import PATIENCE, Bench, KilledError, in_both_styles
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant
@@ -59,6 +59,7 @@ def test_an_attach_is_killed_on_its_way_back(bench: Bench, moment: str) -> None:
         bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 @pytest.mark.parametrize("moment", DETACH)
 def test_a_detach_is_killed(bench: Bench, moment: str) -> None:
     guest = bench.guests.add("web")
@@ -73,6 +74,7 @@ def test_a_detach_is_killed(bench: Bench, moment: str) -> None:
     assert went_forward == (not BEGUN <= DETACH.index(moment) < LET_GO)
 
 
+@in_both_styles
 @pytest.mark.parametrize("moment", DETACH_BACK)
 def test_a_detach_is_killed_on_its_way_back(bench: Bench, moment: str) -> None:
     guest = bench.guests.add("web")
@@ -110,6 +112,7 @@ def test_an_attach_is_killed_in_a_call_that_goes_on_without_it(bench: Bench, cal
     bench.assert_nothing_left(guest, volume)
 
 
+@in_both_styles
 def test_a_detach_is_killed_in_a_begin_that_comes_late(bench: Bench) -> None:
     guest = bench.guests.add("web")
     volume = bench.cinder.add_volume(name="data")
@@ -139,6 +142,7 @@ def until_called(bench: Bench, call: str) -> None:
         time.sleep(0.01)
 
 
+@in_both_styles
 def test_recovery_reads_only_the_file(bench: Bench, tmp_path: Path) -> None:
     """What a kill leaves is what a copy of the directory has: nothing else is needed."""
     guest = bench.guests.add("web")

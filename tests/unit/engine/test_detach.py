@@ -6,8 +6,10 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import OperationKind, OperationState
-from tests.unit.bench import PATIENCE, Bench
+from tests.unit.bench import PATIENCE, Bench, in_both_styles
 from tests.unit.engine.test_attach import wait_until_closed
+
+pytestmark = in_both_styles
 
 
 @pytest.fixture

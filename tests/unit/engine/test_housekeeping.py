@@ -10,13 +10,16 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import AttachmentState, OperationKind, Target
-from tests.unit.bench import PATIENCE, RESUME_SECONDS, Bench
+from tests.unit.bench import PATIENCE, RESUME_SECONDS, Bench, in_both_styles
 
 ANOTHER = "3600140500000000000000000000000ff"
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant
-)
+pytestmark = [
+    in_both_styles,
+    pytest.mark.filterwarnings(
+        "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant
+    ),
+]
 
 
 def ends(bench: Bench, verb: str, guest: str) -> list[tuple[str, str | None]]:

@@ -8,7 +8,7 @@ import pytest
 
 from attachd.engine.kill_points import all_names
 from attachd.errors import AttachdError, Code
-from attachd.model import AttachmentState, OperationKind, OperationState
+from attachd.model import AttachFlow, AttachmentState, OperationKind, OperationState
 from tests.unit.bench import Bench
 
 pytestmark = pytest.mark.filterwarnings(
@@ -101,6 +101,17 @@ def test_while_somebody_else_is_at_it_an_attach_is_refused(
 ) -> None:
     bench.cinder.rules.volume(volume).status = status
     view = bench.attach("web", "shared")
+    assert view.state is OperationState.REFUSED
+    assert view.problem is not None
+    assert view.problem.code is Code.VOLUME_NOT_AVAILABLE
+
+
+def test_the_old_style_takes_none_that_is_in_use(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    bench.cinder.configure(AttachFlow.VOLUME_ACTIONS)
+    assert bench.attach("web", "shared").state is OperationState.DONE
+    view = bench.attach("db", "shared")
     assert view.state is OperationState.REFUSED
     assert view.problem is not None
     assert view.problem.code is Code.VOLUME_NOT_AVAILABLE

@@ -7,7 +7,9 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import Code
 from attachd.model import OperationState, Target
-from tests.unit.bench import PATIENCE, Bench
+from tests.unit.bench import PATIENCE, Bench, in_both_styles
+
+pytestmark = in_both_styles
 
 MOMENTS = [name for name in all_names() if name.startswith("reconnect.")]
 

@@ -21,7 +21,7 @@ from attachd.errors import AttachdError, Code
 from attachd.journal import database
 from attachd.journal.journal import Journal
 from attachd.journal.rows import attachment_values
-from attachd.model import AttachmentState, OperationKind, Request
+from attachd.model import AttachFlow, AttachmentState, OperationKind, Request
 from attachd.saga.history import Entry, Happening
 from tests.unit.records import a_record
 
@@ -141,6 +141,7 @@ def test_a_start_that_was_killed_while_it_made_the_file(path: Path) -> None:
         "UPDATE attachments SET connection = '{'",
         "UPDATE attachments SET connection = '{\"targets\": [{}]}'",
         "UPDATE attachments SET state = 'sideways'",
+        "UPDATE attachments SET flow = 'backwards'",
         "UPDATE attachments SET prior_attachment_ids = '3'",
     ],
 )
@@ -233,6 +234,31 @@ def test_a_journal_of_the_first_schema_is_migrated(
     assert (kept.adopted_path, kept.serial) == ("/dev/sdb", "theirs")
     journal.close()
     assert rows(path.with_name("journal.db.schema-1"), "attachments") == before
+
+
+def test_what_was_attached_before_there_was_an_old_style_is_of_the_new(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = database._migrations()[:1]
+    with monkeypatch.context() as older:
+        older.setattr(database, "_migrations", lambda: first)
+        Journal(path=path, boot_id="b").close()
+    with closing(sqlite3.connect(path)) as db:
+        columns = {column[1] for column in db.execute("PRAGMA table_info(attachments)")}
+        every = attachment_values(a_record(attachment_id="a-1"))
+        values = {name: value for name, value in every.items() if name in columns}
+        db.execute(
+            f"INSERT INTO attachments ({', '.join(values)}) "
+            f"VALUES ({', '.join(f':{name}' for name in values)})",
+            values,
+        )
+        db.commit()
+    journal = Journal(path=path, boot_id="b")
+    (record,) = journal.live_attachments()
+    journal.close()
+    assert record == a_record(attachment_id="a-1")
+    assert (record.flow, record.reserved) == (AttachFlow.ATTACHMENTS, False)
+    assert path.with_name("journal.db.schema-1").exists()
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(
