@@ -59,7 +59,7 @@ class Volume:
     """A Cinder volume as it was last read.
 
     ``shared_targets`` is None where Cinder's microversion doesn't tell, and means "take the guard"
-    as True does.
+    as True does. ``attachment_hosts``: the host's name by the attachment's id, where Cinder tells.
     """
 
     volume_id: str
@@ -71,6 +71,7 @@ class Volume:
     shared_targets: bool | None = None
     service_uuid: str | None = None
     attachment_ids: tuple[str, ...] = ()
+    attachment_hosts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -102,7 +103,7 @@ class Connection:
 
     os-brick consults stale discovery records when it gets the singular form, and has been seen to
     disconnect another volume's device. ``iotune``: the front-end limits of the volume type's QoS,
-    by libvirt's own names (``total_bytes_sec`` ...).
+    by libvirt's own names (``total_bytes_sec`` ...); ``unreadable``: those that no one can read.
     """
 
     protocol: str
@@ -111,6 +112,7 @@ class Connection:
     discard: bool = False
     encrypted: bool = False
     iotune: Mapping[str, int] = field(default_factory=dict)
+    unreadable: tuple[str, ...] = ()
     chap: Chap | None = None
     discovery_chap: Chap | None = None
 

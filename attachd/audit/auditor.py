@@ -88,9 +88,12 @@ class _Audit:
         before = self._journal.live_attachments()
         self._everyone = self._ask(World.GUEST, self._guests.all) or ()
         operations = self._journal.operations(open_only=True)
-        busy = {row.volume_id for row in operations if row.holds_volume}
         extends = {row.volume_id for row in operations if not row.holds_volume}
-        settled = [r for r in self._journal.live_attachments() if r.volume_id not in busy]
+        settled = [
+            record
+            for record in self._journal.live_attachments()
+            if not _is_kept_off(record, operations)
+        ]
         findings = [
             *(
                 finding
@@ -146,7 +149,7 @@ class _Audit:
 
     def _is_still(self, record: AttachmentRecord) -> bool:
         open_now = self._journal.operations(open_only=True)
-        if any(row.volume_id == record.volume_id and row.holds_volume for row in open_now):
+        if _is_kept_off(record, open_now):
             return False
         return any(
             (r.record_id, r.updated_at) == (record.record_id, record.updated_at)
@@ -254,6 +257,15 @@ def _unreachable(world: World, about: AttachmentRecord | None, exc: AttachdError
         volume_id=about.volume_id if about else None,
         guest_id=about.guest_id if about else None,
         guest_name=about.guest_name if about else None,
+    )
+
+
+def _is_kept_off(record: AttachmentRecord, operations: Iterable[OperationRow]) -> bool:
+    """Is an operation at work on it, or left in the midst of it?"""
+    return any(
+        row.volume_id == record.volume_id
+        and row.keeps_off(record.guest_id, shareable=record.shareable)
+        for row in operations
     )
 
 

@@ -28,6 +28,11 @@ def read_volume(volume: Answer) -> Volume:
         attachment_ids=tuple(
             attachment.at("attachment_id").text() for attachment in volume.at("attachments").items()
         ),
+        attachment_hosts={
+            attachment.at("attachment_id").text(): host.text()
+            for attachment in volume.at("attachments").items()
+            if (host := attachment.get("host_name")) is not None
+        },
     )
 
 

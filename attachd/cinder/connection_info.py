@@ -14,7 +14,6 @@ The rules:
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 
 from attachd.cinder.wire import Answer
 from attachd.errors import AttachdError, Code
@@ -69,13 +68,15 @@ def _protocol(info: Answer) -> str:
 def _read(protocol: str, info: Answer) -> Connection:
     discard = info.get("discard")
     encrypted = info.get("encrypted")
+    iotune, unreadable = _iotune(info.get("qos_specs"))
     return Connection(
         protocol=protocol,
         targets=_targets(info),
         mode=_mode(info),
         discard=discard.flag() if discard else False,
         encrypted=encrypted.flag() if encrypted else False,
-        iotune=_iotune(info.get("qos_specs")),
+        iotune=iotune,
+        unreadable=unreadable,
         chap=_chap(info, "auth"),
         discovery_chap=_chap(info, "discovery_auth"),
     )
@@ -134,16 +135,23 @@ def _mode(info: Answer) -> Mode:
         raise mode.wrong("is neither rw nor ro") from None
 
 
-def _iotune(specs: Answer | None) -> Mapping[str, int]:
-    """As its administrator wrote it, in text, or as Cinder worked it out per GiB; 0 is no limit."""
-    limits = {key: _limit(value) for key in sorted(IOTUNE) if specs and (value := specs.get(key))}
-    return {key: limit for key, limit in limits.items() if limit}
+def _iotune(specs: Answer | None) -> tuple[dict[str, int], tuple[str, ...]]:
+    """The limits, and the names of those that are none: only who begins an attach minds them.
+
+    As the administrator wrote them, in text, or as Cinder worked them out per GiB; 0 is no limit.
+    """
+    found = {key: value for key in sorted(IOTUNE) if specs and (value := specs.get(key))}
+    limits = {key: _limit(value) for key, value in found.items()}
+    return (
+        {key: limit for key, limit in limits.items() if limit},
+        tuple(key for key, limit in limits.items() if limit is None),
+    )
 
 
-def _limit(value: Answer) -> int:
-    text = value.text() if isinstance(value.value, str) else str(value.integer())
-    if not _NUMBER.fullmatch(text) or int(text) > LARGEST_LIMIT:
-        raise value.wrong("is no limit that QEMU knows")
+def _limit(value: Answer) -> int | None:
+    text = str(value.value)
+    if isinstance(value.value, bool) or not _NUMBER.fullmatch(text) or int(text) > LARGEST_LIMIT:
+        return None
     return int(text)
 
 

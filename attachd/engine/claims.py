@@ -76,6 +76,7 @@ class Claims:
             guest_name=guest.name,
             volume_id=volume.volume_id,
             volume_name=volume.name,
+            shareable=volume.shareable,
         ):
             beside = patient and volume.shareable and holder.guest_id != guest.guest_id
             passing = holder.request.kind.without_libvirt or beside

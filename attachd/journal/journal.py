@@ -123,7 +123,14 @@ class Journal:
         )
 
     def claim(
-        self, operation_id: str, *, guest_id: str, guest_name: str, volume_id: str, volume_name: str
+        self,
+        operation_id: str,
+        *,
+        guest_id: str,
+        guest_name: str,
+        volume_id: str,
+        volume_name: str,
+        shareable: bool = False,
     ) -> OperationRow | None:
         """Set the busy mark of an operation on its guest's disk and its volume (law 5).
 
@@ -135,9 +142,9 @@ class Journal:
                 volume_id,
                 operation_id,
             )
-            holder = next((row for row in map(operation_from, marks) if row.holds_volume), None)
-            if holder is not None:
-                return holder
+            for holder in map(operation_from, marks):
+                if holder.keeps_off(guest_id, shareable=shareable):
+                    return holder
             self._execute(
                 "UPDATE operations SET guest_id = ?, guest_name = ?, volume_id = ?, "
                 "volume_name = ? WHERE operation_id = ?",

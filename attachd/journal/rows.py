@@ -54,6 +54,15 @@ class OperationRow:
         resting = self.state is OperationState.NEEDS_ATTENTION
         return self.state.open and not (resting and self.request.kind.yields)
 
+    def keeps_off(self, guest_id: str | None, *, shareable: bool) -> bool:
+        """Does it, being open, keep an operation of this guest off its volume?
+
+        One that rests keeps no other guest off a shareable volume: what is left of it is its own
+        guest's, and the others' device is not its affair.
+        """
+        beside = shareable and self.guest_id != guest_id
+        return self.holds_volume and not (beside and self.state is OperationState.NEEDS_ATTENTION)
+
     @property
     def global_request_id(self) -> str:
         """What OpenStack's services log for every call of this operation."""
@@ -120,7 +129,7 @@ def problem_text(problem: Problem | None) -> str | None:
 def _read(what: str, name: str, reader: Callable[[], _Row]) -> _Row:
     try:
         return reader()
-    except (KeyError, TypeError, ValueError, AttributeError) as exc:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as exc:
         raise unavailable("read the journal", f"the {what} {name} is damaged: {exc}") from exc
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from attachd.errors import AttachdError, Code, Refused, World
 from attachd.model import (
+    AttachFlow,
     AttachmentRecord,
     AttachmentState,
     Bus,
@@ -71,7 +72,7 @@ class Adopt(Housekeeping):
             volume = worlds.cinder.find_volume(volume.volume_id)
         records = worlds.records.live_attachments()
         prechecks.refuse_journalled(guest, volume, records)
-        prechecks.refuse_elsewhere(volume, records)
+        prechecks.refuse_elsewhere(volume, records, AttachFlow.ATTACHMENTS)
         prechecks.refuse_encrypted(volume)
         attachment = self._only_attachment(guest, volume, records)
         self._guest_id, self._volume = guest.guest_id, volume
@@ -87,6 +88,8 @@ class Adopt(Housekeeping):
             attachment.attachment_id
             for attachment in self._worlds.cinder.list_attachments(volume.volume_id)
             if attachment.attachment_id not in ours
+            # Other hosts may have a multiattach volume, too: this guest's is the one that names it.
+            and (not volume.multiattach or attachment.instance_id == cinder_instance_id(guest))
         ]
         if len(others) != 1:
             raise _disagree(
@@ -102,6 +105,9 @@ class Adopt(Housekeeping):
             )
         if attachment.instance_id not in (None, cinder_instance_id(guest)):
             raise _disagree(volume, f"Cinder's attachment is of instance {attachment.instance_id}.")
+        host = volume.attachment_hosts.get(attachment.attachment_id)
+        if host is not None and host != self._worlds.host.connector().get("host"):
+            raise _disagree(volume, f"Cinder's attachment is of another host: {host}.")
         return attachment
 
     # --- 1 identify: the guest's disk is the LUN's device, and nobody else's ------------------

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 
-from attachd.errors import AttachdError, Code, World
+from attachd.errors import AttachdError, Code, Refused, World
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
@@ -83,9 +83,10 @@ class Attach(Operation):
 
     def _refuse_or_draft(self, guest: Guest, volume: Volume) -> AttachmentRecord:
         attachments = self._worlds.records.live_attachments()
-        prechecks.refuse_attached(guest, volume, attachments)
         flow = self._worlds.cinder.attach_flow()
+        prechecks.refuse_attached(guest, volume, attachments, flow)
         prechecks.refuse_unavailable(volume, flow)
+        self._refuse_used_by_strangers(volume, attachments)
         prechecks.refuse_full_bus(guest, self._request.bus)
         reserved = [r.device for r in attachments if r.guest_id == guest.guest_id]
         return AttachmentRecord(
@@ -108,6 +109,33 @@ class Attach(Operation):
             shareable=volume.multiattach,
             flow=flow,
         )
+
+    def _refuse_used_by_strangers(
+        self, volume: Volume, attachments: Collection[AttachmentRecord]
+    ) -> None:
+        """A multiattach volume that somebody else uses on this very host (Nova, an operator).
+
+        Whose session it is could be told by nobody afterwards.
+        """
+        if volume.status != "in-use":
+            return
+        ours = {record.attachment_id for record in attachments}
+        if any(record.volume_id == volume.volume_id for record in attachments):
+            return  # its session is known
+        for listed in self._worlds.cinder.list_attachments(volume.volume_id):
+            attachment = (
+                None
+                if listed.attachment_id in ours
+                else self._worlds.cinder.get_attachment(listed.attachment_id)
+            )
+            connection = attachment.connection if attachment else None
+            if connection is not None and self._worlds.host.present(connection):
+                raise Refused(
+                    Code.VOLUME_NOT_AVAILABLE,
+                    f"Somebody else uses volume {volume.name or volume.volume_id} on this host.",
+                    details=f"Cinder's attachment {listed.attachment_id} isn't attachd's.",
+                    resolution="Have attachd adopt it: attachctl adopt; or detach it there.",
+                )
 
     def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
         listed = self._worlds.cinder.list_attachments(volume.volume_id)
@@ -137,7 +165,8 @@ class Attach(Operation):
         exported = self._known.connection is not None or self._perhaps_exported
         if exported:
             self._hold_guard()
-        if not self._others():
+        connection = self._known.connection
+        if connection is not None and not self._others_use(connection):
             proofs.prove_host_clear(self._worlds.host, self._known)
         try:
             self._flow.give_back(self._known, exported=exported)
@@ -175,10 +204,15 @@ class Attach(Operation):
         # take away: its presence keeps the attachment (see _give_back).
         # Nor is what another guest of this host uses.
         ours = record.wwn is not None or not self._was_there
-        if record.connection is not None and ours and not self._others():
+        if record.connection is not None and ours and not self._others_use(record.connection):
             self._worlds.host.disconnect(
                 record.volume_id, record.connection, expected_wwn=record.wwn
             )
+
+    def _others_use(self, connection: Connection) -> bool:
+        """What another guest shares is there by its WWN; a stranger's device isn't what it uses."""
+        theirs = {other.wwn for other in self._others()}
+        return bool(theirs) and not theirs.isdisjoint(self._worlds.host.wwns(connection))
 
     # --- 5 identify: no guest sees a device that wasn't proven -------------------------------
 
@@ -266,5 +300,12 @@ def _usable(record: AttachmentRecord, connection: Connection) -> Connection:
             Code.VOLUME_ENCRYPTED,
             f"Volume {record.volume_id} is encrypted, which attachd can't attach.",
             resolution="Use a volume of a type without encryption.",
+        )
+    if connection.unreadable:
+        raise AttachdError(
+            Code.CINDER_REFUSED,
+            f"The QoS of volume {record.volume_id} has limits that QEMU doesn't know.",
+            details=", ".join(connection.unreadable),
+            resolution="See its type's specs: openstack volume qos list",
         )
     return connection

@@ -93,11 +93,11 @@ class Disconnect(Housekeeping):
 
     def _refuse_shared(self, record: AttachmentRecord) -> None:
         """Another guest may be about to start with it: its last detach disconnects it."""
-        if others := self._others():
+        if self._is_used_beside():
             raise Refused(
                 Code.STILL_IN_USE,
                 f"Volume {record.volume_id} is attached to other guests of this host: "
-                f"{', '.join(other.guest_name for other in others)}.",
+                f"{', '.join(other.guest_name for other in self._others())}.",
             )
 
     def _refuse_superseded(self, record: AttachmentRecord) -> None:

@@ -195,12 +195,12 @@ class Extend(Housekeeping):
     # --- after a crash, and after a rest -----------------------------------------------------
 
     def _is_gone(self) -> bool:
-        """Was it detached while this rested? Then nothing is left to do.
+        """Was it detached, or released, while this rested? Then nothing is left to do.
 
         One that was fenced meanwhile is extended no further.
         """
         record = self._known
-        if record.state is AttachmentState.DETACHED:
+        if not record.state.live:
             return True
         if record.state is not AttachmentState.ATTACHED:
             raise _disagree(f"The attachment of volume {record.volume_id} is {record.state} now.")
@@ -221,7 +221,7 @@ class Extend(Housekeeping):
 
     def _has_grown(self) -> bool:
         asked, record = self._request.size_gib, self.record
-        if asked is None or record is None or record.state is AttachmentState.DETACHED:
+        if asked is None or record is None or not record.state.live:
             return True
         volume = self._volume(record)
         if volume.size_gib >= asked:

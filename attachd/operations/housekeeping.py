@@ -50,7 +50,7 @@ class Housekeeping(Operation):
         The guard isn't waited for, as a guest's start may wait for this operation.
         """
         record = self._known
-        if record.connection is None or self._others():
+        if record.connection is None or self._is_used_beside():
             return
         try:
             with self._worlds.host.guard(

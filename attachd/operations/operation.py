@@ -9,7 +9,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from attachd.errors import Code, Refused, Unreachable
-from attachd.model import AttachmentRecord, CinderAttachment, OperationKind, Request
+from attachd.model import (
+    AttachmentRecord,
+    AttachmentState,
+    CinderAttachment,
+    OperationKind,
+    Request,
+)
 from attachd.operations.flows import Flow, find_attachment, flow_of
 from attachd.operations.ports import Worlds
 from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName
@@ -128,8 +134,14 @@ class Operation(ABC):
         return tuple(
             other
             for other in self._worlds.records.live_attachments()
-            if other.volume_id == record.volume_id and other.record_id != record.record_id
+            if other.volume_id == record.volume_id
+            and other.record_id != record.record_id
+            and other.connection is not None
         )
+
+    def _is_used_beside(self) -> bool:
+        """Does another guest have the volume in good order, running or not?"""
+        return any(other.state is AttachmentState.ATTACHED for other in self._others())
 
     def _is_given_up(self) -> bool:
         """Does Cinder not export it to this host any more? Where it can't be asked, it may."""

@@ -54,7 +54,7 @@ def refuse_encrypted(volume: Volume) -> None:
 
 
 def refuse_attached(
-    guest: Guest, volume: Volume, attachments: Collection[AttachmentRecord]
+    guest: Guest, volume: Volume, attachments: Collection[AttachmentRecord], flow: AttachFlow
 ) -> None:
     """A second attach of an attached volume is refused: by the journal, and by the XML.
 
@@ -64,7 +64,7 @@ def refuse_attached(
     refuse_journalled(guest, volume, attachments)
     if any(disk.is_of(volume.volume_id) for disk in guest.disks):
         raise _already_attached(guest, volume)
-    refuse_elsewhere(volume, attachments)
+    refuse_elsewhere(volume, attachments, flow)
 
 
 def refuse_journalled(
@@ -78,10 +78,17 @@ def refuse_journalled(
         raise _already_attached(guest, volume)
 
 
-def refuse_elsewhere(volume: Volume, attachments: Collection[AttachmentRecord]) -> None:
-    """Another guest has it, by the journal."""
+def refuse_elsewhere(
+    volume: Volume, attachments: Collection[AttachmentRecord], flow: AttachFlow
+) -> None:
+    """Another guest has it, by the journal, and can't share it.
+
+    Cinder's LVM driver counts this host's attachments by their connectors, which those of the old
+    style lack: it would shut the other one out with the first that goes.
+    """
     for record in attachments:
-        both = volume.multiattach and record.shareable
+        new_style = {flow, record.flow} == {AttachFlow.ATTACHMENTS}
+        both = volume.multiattach and record.shareable and new_style
         if record.volume_id == volume.volume_id and not both:
             raise Refused(
                 Code.VOLUME_NOT_AVAILABLE,

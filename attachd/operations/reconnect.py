@@ -61,16 +61,21 @@ class Reconnect(Housekeeping):
         if self.record is not None:
             return  # resumed
         record = self._asked_for()
+        if record.shareable:
+            # Another guest's operation may hold the volume: this guest's start is warned even so.
+            self._has_device(record)
         self._claim_for(record, volume_only=True)
         self.record = self._asked_for()  # it may have been detached meanwhile
         self._is_there()
 
     def _is_there(self) -> bool:
+        return self._has_device(self._known)
+
+    def _has_device(self, record: AttachmentRecord) -> bool:
         """Is its device there (open-iscsi may have restored its session), proven by its WWN?
 
         Another one isn't ours to take away, as nobody knows who brought it: raises wrong-device.
         """
-        record = self._known
         if record.connection is None:
             return False
         wwns = set(self._worlds.host.wwns(record.connection))

@@ -46,7 +46,17 @@ class Release(Housekeeping):
         if record is None or record.state not in _RELEASABLE:
             raise self._not_attached()
         _refuse_pending(record)
+        self._refuse_shared(record)
         self.record = record
+
+    def _refuse_shared(self, record: AttachmentRecord) -> None:
+        """Whose device it is then could nobody tell: the last of the others would take it away."""
+        if others := self._others_of(record):
+            raise Refused(
+                Code.STILL_IN_USE,
+                f"Guest {others[0].guest_name} has volume {record.volume_id}, too, by attachd.",
+                resolution="Detach it from all but one of them first.",
+            )
 
     def _asked_for(self) -> AttachmentRecord:
         record = references.attached(self._request, self._worlds)

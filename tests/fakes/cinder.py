@@ -448,6 +448,11 @@ class FakeCinder:
             attachment_ids=tuple(
                 a.id for a in self.rules.attachments_of(row.id) if a.status == "attached"
             ),
+            attachment_hosts={
+                a.id: a.connector["host"]
+                for a in self.rules.attachments_of(row.id)
+                if a.status == "attached" and a.connector and "host" in a.connector
+            },
         )
 
 
@@ -491,6 +496,7 @@ def _attachment(row: AttachmentRow, *, with_connection: bool = True) -> CinderAt
 
 
 def _read_connection(info: Mapping[str, Any]) -> Connection:
+    qos = info["qos_specs"] or {}
     return Connection(
         protocol=info["driver_volume_type"],
         targets=(
@@ -499,6 +505,7 @@ def _read_connection(info: Mapping[str, Any]) -> Connection:
         mode=Mode(info["access_mode"]),
         discard=info.get("discard", False),
         encrypted=info["encrypted"],
-        iotune={key: int(value) for key, value in (info["qos_specs"] or {}).items()},
+        iotune={key: int(text) for key, text in qos.items() if text.isdigit()},
+        unreadable=tuple(key for key, text in qos.items() if not text.isdigit()),
         chap=Chap(username=info["auth_username"], password=info["auth_password"]),
     )

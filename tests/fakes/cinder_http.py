@@ -393,7 +393,13 @@ class CinderServer:
 
     def _volume(self, row: VolumeRow, request: Request) -> Document:
         attachments = [
-            {"id": row.id, "attachment_id": a.id, "volume_id": row.id, "server_id": a.instance}
+            {
+                "id": row.id,
+                "attachment_id": a.id,
+                "volume_id": row.id,
+                "server_id": a.instance,
+                "host_name": (a.connector or {}).get("host"),  # shown to administrators only
+            }
             for a in self.rules.attachments_of(row.id)
             if a.status == "attached"
         ]

@@ -90,10 +90,10 @@ def test_of_the_front_end_qos_libvirts_own_keys_count_and_0_is_no_limit() -> Non
 @pytest.mark.parametrize(
     "limit", ["much", "-1", "1.5", "", "²", "9" * 17, str(10**15 + 1), -5, True]
 )
-def test_what_is_no_limit_is_refused_by_its_path(limit: object) -> None:
-    error = refusal({**SINGULAR, "qos_specs": {"total_bytes_sec": limit}})
-    assert error.code is Code.CINDER_REFUSED
-    assert "qos_specs.total_bytes_sec" in error.problem.brief
+def test_what_is_no_limit_is_named(limit: object) -> None:
+    connection = read({**SINGULAR, "qos_specs": {"total_bytes_sec": limit, "read_iops_sec": "7"}})
+    assert connection.unreadable == ("total_bytes_sec",)
+    assert connection.iotune == {"read_iops_sec": 7}
 
 
 def test_chap_is_kept_and_not_shown() -> None:

@@ -420,6 +420,13 @@ def test_an_adopted_disk_grows_though_it_has_no_serial(
     assert bench.guests.size_of(guest, theirs) is not None, "QEMU was told"
 
 
+def test_another_hosts_attachment_is_not_adopted(bench: Bench, guest: str, theirs: str) -> None:
+    """The guest was migrated, perhaps: a session and a definition stayed here."""
+    (row,) = bench.cinder.rules.attachments_of(theirs)
+    row.connector = {"host": "another-host"}
+    assert adopt(bench) == ("refused", "worlds-disagree")
+
+
 # --- release ----------------------------------------------------------------------------------
 
 

@@ -77,6 +77,15 @@ def test_the_front_end_qos_limits_the_guests_disk(bench: Bench, guest: str) -> N
     assert bench.guests.plugged[guest, volume].iotune == {"total_iops_sec": 100}
 
 
+def test_a_limit_that_nobody_can_read_is_undone_and_keeps_nothing(bench: Bench, guest: str) -> None:
+    volume = bench.cinder.add_volume(name="odd", qos={"total_iops_sec": "many"})
+    view = bench.attach("web", "odd")
+    assert view.state is OperationState.UNDONE
+    assert view.problem is not None
+    assert (view.problem.code, view.problem.details) == (Code.CINDER_REFUSED, "total_iops_sec")
+    bench.assert_nothing_left(guest, volume)
+
+
 def test_what_cinder_lets_be_read_only_is_read_only(bench: Bench, guest: str) -> None:
     volume = bench.cinder.add_volume(name="golden", read_only=True)
     view = bench.attach("web", "golden")

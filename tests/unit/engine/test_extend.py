@@ -396,3 +396,13 @@ def test_it_is_killed_while_the_backend_works(bench: Bench, web: str, data: str)
     bench.cinder.rules.finish_extend(data, "grown")
     bench.until_closed()
     assert_grown(bench, web, data)
+
+
+def test_an_extend_that_rests_ends_behind_a_release(bench: Bench, web: str, data: str) -> None:
+    bench.host.fail_next("extend", AttachdError(Code.EXTEND_FAILED, "Not now."))
+    resting = extend(bench, 2)
+    assert ended(resting) == ("needs-attention", "extend-failed")
+    assert bench.rested(bench.submit(OperationKind.RELEASE, "web", "data")).state == "done"
+    bench.engine.resume(resting.operation_id)
+    bench.until_closed()
+    assert ended(bench.rested(resting.operation_id)) == ("done", None)

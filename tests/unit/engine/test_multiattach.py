@@ -243,3 +243,109 @@ def test_an_operation_of_another_guest_is_waited_for_only_where_the_volume_is_sh
     assert view.problem is not None
     assert view.problem.code is Code.VOLUME_BUSY
     assert bench.rested(first).state is OperationState.DONE
+
+
+# --- beside what attachd doesn't know, and beside what rests --------------------------------------
+
+
+def refused_with(bench: Bench, kind: OperationKind, guest: str) -> Code | None:
+    view = bench.rested(bench.submit(kind, guest, "shared"))
+    assert view.state is OperationState.REFUSED, view.problem
+    return view.problem.code if view.problem else None
+
+
+def test_a_stranger_on_this_very_host_is_not_joined(bench: Bench, web: str, volume: str) -> None:
+    """Whose session it is could nobody tell afterwards."""
+    outside = bench.cinder.create_attachment(volume, instance_id="novas", prior_attachment_ids=())
+    theirs = bench.cinder.update_attachment(outside.attachment_id, bench.host.properties)
+    bench.cinder.complete_attachment(outside.attachment_id)
+    assert theirs.connection is not None
+    bench.host.connect(volume, theirs.connection)
+    assert refused_with(bench, OperationKind.ATTACH, "web") is Code.VOLUME_NOT_AVAILABLE
+    assert len(bench.cinder.list_attachments(volume)) == 1
+
+
+@pytest.mark.usefixtures("both")
+def test_one_of_several_is_not_released(bench: Bench, web: str, db: str, volume: str) -> None:
+    assert refused_with(bench, OperationKind.RELEASE, "web") is Code.STILL_IN_USE
+    assert bench.detach("db", "shared").state is OperationState.DONE
+    view = bench.rested(bench.submit(OperationKind.RELEASE, "web", "shared"))
+    assert view.state is OperationState.DONE
+    assert refused_with(bench, OperationKind.ATTACH, "db") is Code.VOLUME_NOT_AVAILABLE
+    view = bench.rested(bench.submit(OperationKind.ADOPT, "web", "shared"))
+    assert view.state is OperationState.DONE, view.problem
+    assert bench.detach("web", "shared").state is OperationState.DONE
+    bench.assert_nothing_left(web, volume)
+
+
+def test_both_styles_are_not_mixed(bench: Bench, web: str, db: str, volume: str) -> None:
+    """Cinder's LVM driver can't count an old-style attachment: the new one's end shuts it out."""
+    bench.cinder.configure(AttachFlow.VOLUME_ACTIONS)
+    assert bench.attach("web", "shared").state is OperationState.DONE
+    bench.cinder.configure(AttachFlow.ATTACHMENTS)
+    assert refused_with(bench, OperationKind.ATTACH, "db") is Code.VOLUME_NOT_AVAILABLE
+
+
+@pytest.fixture
+def stuck(bench: Bench, both: None, db: str, volume: str) -> None:
+    """The detach of one of two needs attention: its guest let go, and Cinder refuses."""
+    error = AttachdError(Code.CINDER_REFUSED, "No.")
+    bench.cinder.fail_next("delete", error)
+    assert bench.detach("db", "shared").state is OperationState.NEEDS_ATTENTION
+
+
+@pytest.mark.usefixtures("stuck")
+def test_beside_one_that_is_stuck_the_other_is_watched_and_fenced(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    (ours,) = (r for r in bench.journal.live_attachments() if r.guest_id == web)
+    bench.cinder.rules.delete(ours.attachment_id or "", by_service=True)
+    found = {(str(f.code), f.guest_id) for f in bench.auditor.audit()}
+    assert ("attachment-gone", web) in found
+    view = bench.rested(bench.submit(OperationKind.FENCE, web, volume))
+    assert view.state is OperationState.DONE, view.problem
+
+
+@pytest.mark.usefixtures("stuck")
+def test_beside_one_that_is_stuck_the_other_can_go(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    """Cinder lets nobody begin while the volume is detaching; an operator resets it."""
+    bench.cinder.rules.volume(volume).status = "in-use"
+    assert bench.detach("web", "shared").state is OperationState.DONE
+    (open_one,) = bench.engine.operations(open_only=True)
+    bench.engine.resume(open_one.operation_id)
+    bench.until_closed()
+    bench.assert_nothing_left(web, volume)
+    assert not has_it(bench, db, volume)
+
+
+@pytest.mark.usefixtures("both")
+def test_the_last_of_two_fenced_ones_leaves_no_device(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    for record in bench.journal.live_attachments():
+        bench.cinder.rules.delete(record.attachment_id or "", by_service=True)
+    for guest in (web, db):
+        bench.guests.destroy(guest)
+        view = bench.rested(bench.submit(OperationKind.FENCE, guest, volume))
+        assert view.state is OperationState.DONE, view.problem
+    assert bench.host.devices == ()
+
+
+def test_a_wrong_device_that_the_second_attach_brought_goes_with_it(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    bench.attach("web", "shared")
+    bench.guests.destroy(web)
+    (view,) = bench.engine.disconnect(web)
+    assert bench.rested(view.operation_id).state is OperationState.DONE
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    bench.host.export(record.connection.targets[0], wwn="3600140500000000000000000000000ff")
+    view = bench.attach("db", "shared")
+    assert view.state is OperationState.UNDONE, view.problem
+    assert view.problem is not None
+    assert view.problem.code is Code.WRONG_DEVICE
+    assert bench.host.devices == ()
+    assert len(bench.cinder.list_attachments(volume)) == 1

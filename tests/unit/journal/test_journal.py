@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,12 @@ def test_what_was_asked_for_is_read_as_it_was_written(journal: Journal) -> None:
 
 @pytest.mark.parametrize("kind", OperationKind)
 def test_only_an_extend_that_rests_keeps_nobody_off(journal: Journal, kind: OperationKind) -> None:
-    names = {"guest_id": "g", "guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    names: dict[str, Any] = {
+        "guest_id": "g",
+        "guest_name": "g",
+        "volume_id": "v",
+        "volume_name": "v",
+    }
     journal.accept("o1", replace(REQUEST, kind=kind))
     journal.accept("o2", replace(REQUEST, request_id="r2"))
     assert journal.claim("o1", **names) is None
@@ -120,7 +126,12 @@ def test_the_same_request_gets_the_first_ones_operation(journal: Journal) -> Non
 
 
 def test_only_one_open_operation_marks_a_volume(journal: Journal) -> None:
-    names = {"guest_id": "g", "guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    names: dict[str, Any] = {
+        "guest_id": "g",
+        "guest_name": "g",
+        "volume_id": "v",
+        "volume_name": "v",
+    }
     journal.accept("o1", REQUEST)
     journal.accept("o2", replace(REQUEST, request_id="r2"))
     assert journal.claim("o1", **names) is None
@@ -253,3 +264,15 @@ def test_an_events_age_counts_from_it_or_from_this_process(
     clock[0] = 12.0
     assert (rebooted.is_own(event), rebooted.age(event)) == (False, 7)
     rebooted.close()
+
+
+def test_what_rests_keeps_no_other_guest_off_a_shareable_volume(journal: Journal) -> None:
+    names: dict[str, Any] = {"guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    journal.accept("o1", REQUEST)
+    journal.accept("o2", replace(REQUEST, request_id="r2"))
+    assert journal.claim("o1", guest_id="g1", **names, shareable=True) is None
+    assert journal.claim("o2", guest_id="g2", **names, shareable=True) is not None, "it runs"
+    journal.rest("o1", OperationState.NEEDS_ATTENTION)
+    assert journal.claim("o2", guest_id="g1", **names, shareable=True) is not None, "its own guest"
+    assert journal.claim("o2", guest_id="g2", **names, shareable=False) is not None
+    assert journal.claim("o2", guest_id="g2", **names, shareable=True) is None
