@@ -61,7 +61,8 @@ def test_two_guests_and_somebody_else_share_a_volume(
         mine, theirs = guest.disk_with_serial(shared), other.disk_with_serial(shared)
         assert mine is not None
         assert theirs is not None
-        assert other.checksum(theirs, MEGABYTES) == guest.write(mine, MEGABYTES)
+        written = guest.write(mine, MEGABYTES)
+        assert other.checksum(theirs, MEGABYTES) == written
         audit = host.attachctl("audit")
         assert audit.status == 0, audit.out
 
