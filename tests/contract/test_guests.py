@@ -569,7 +569,8 @@ def test_a_call_that_was_given_up_never_finishes_behind_an_unplug(
         time.sleep(ASKED_SECONDS)
         assert not unplug.done()
     unplug.result(PATIENT_SECONDS)
-    assert ids(seen(guests, hangs)) == ([], [])
+    # By one who waits: the guest has some of the emulated processor's time to catch up with.
+    assert ids(seen(stage.guests, hangs)) == ([], [])
 
 
 @pytest.mark.lab
