@@ -46,11 +46,13 @@ crash: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py
 
-# Every fault at every step that it can be had at: an hour and a half.
+# Every fault at every step that it can be had at, and what else make test leaves out for its time:
+# an hour and a half.
 faults: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_fault_matrix.py \
 		tests/functional/test_broken_parts.py
+	$(PYTHON) -m pytest -m "lab and exhaustive" tests/contract tests/functional/test_guarding.py
 
 sample: $(VENV)/ready
 	$(PYTHON) tools/sample > etc/attachd.conf.sample

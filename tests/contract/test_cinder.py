@@ -447,6 +447,7 @@ def test_terminate_gives_the_reservation_back(cinder_world: CinderWorld) -> None
     assert status(cinder_world, volume_id) == "available"
 
 
+@pytest.mark.exhaustive  # in the lab: a minute of Cinder's own tries
 def test_what_lost_its_target_can_be_terminated(
     cinder_world: CinderWorld, instance_id: str
 ) -> None:

@@ -64,6 +64,7 @@ def test_cinder_answers_each_request_with_503_once_and_the_attach_succeeds(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # the kills in an attach's undo begin so
 def test_os_complete_fails_for_good(
     host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
 ) -> None:
@@ -100,6 +101,7 @@ def test_iscsid_is_masked(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.exhaustive  # the soak restarts it, and the one before stops it for good
 def test_iscsid_is_only_stopped_and_comes_back_by_itself(
     host: Host, worlds: Worlds, guest: Guest, attach: Callable[[str], Result], volume: str
 ) -> None:
