@@ -49,7 +49,7 @@ class CinderClient(VolumeActions):
         retry: Retry,
         delete_timeout: float,
         orphan_timeout: float,
-        extend_timeout: float = 300.0,
+        extend_timeout: float,
         poll_interval: float = 1.0,
         attach_flow: AttachFlow | None = None,
         global_request_id: str | None = None,

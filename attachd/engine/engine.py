@@ -312,7 +312,7 @@ class Engine:
     def _run(self, row: OperationRow) -> Rest:
         with ExitStack() as held:
             if row.record_id is not None:
-                refused = self._claim_again(row, held)
+                refused = self._claim_again(row, row.record_id, held)
                 if refused is not None:
                     return refused
             self._journal.start(row.operation_id)
@@ -327,10 +327,14 @@ class Engine:
             )
             return runner.run()
 
-    def _claim_again(self, row: OperationRow, held: ExitStack) -> Rest | None:
+    def _claim_again(self, row: OperationRow, record_id: str, held: ExitStack) -> Rest | None:
         """A resumed operation takes what it had claimed; the mark is its own already."""
         guest = GuestName(guest_id=row.guest_id or "", name=row.guest_name or "")
-        volume = VolumeName(volume_id=row.volume_id or "", name=row.volume_name or "")
+        volume = VolumeName(
+            volume_id=row.volume_id or "",
+            name=row.volume_name or "",
+            shareable=self._journal.record(record_id).shareable,
+        )
         try:
             only = row.request.kind.without_libvirt
             self._claim(row.operation_id, held, guest, volume, volume_only=only)

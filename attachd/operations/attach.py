@@ -10,6 +10,7 @@ from attachd.errors import AttachdError, Code, Refused, World
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
+    CinderAttachment,
     Connection,
     DiskSpec,
     Guest,
@@ -86,7 +87,11 @@ class Attach(Operation):
         flow = self._worlds.cinder.attach_flow()
         prechecks.refuse_attached(guest, volume, attachments, flow)
         prechecks.refuse_unavailable(volume, flow)
-        self._refuse_used_by_strangers(volume, attachments)
+        listed = self._worlds.cinder.list_attachments(volume.volume_id)
+        beside = [record for record in attachments if record.volume_id == volume.volume_id]
+        prechecks.refuse_given_up(beside, listed)
+        if not beside:  # its session would be known
+            self._refuse_strangers_on_this_host(volume, listed)
         prechecks.refuse_full_bus(guest, self._request.bus)
         reserved = [r.device for r in attachments if r.guest_id == guest.guest_id]
         return AttachmentRecord(
@@ -102,7 +107,7 @@ class Attach(Operation):
             bus=self._request.bus,
             mode=self._request.mode,
             size_bytes=volume.size_bytes,
-            prior_attachment_ids=self._attachments_before(volume),
+            prior_attachment_ids=tuple(each.attachment_id for each in listed),
             shared_targets=volume.shared_targets,
             service_uuid=volume.service_uuid,
             persistent=guest.persistent,
@@ -110,36 +115,23 @@ class Attach(Operation):
             flow=flow,
         )
 
-    def _refuse_used_by_strangers(
-        self, volume: Volume, attachments: Collection[AttachmentRecord]
+    def _refuse_strangers_on_this_host(
+        self, volume: Volume, listed: Collection[CinderAttachment]
     ) -> None:
         """A multiattach volume that somebody else uses on this very host (Nova, an operator).
 
         Whose session it is could be told by nobody afterwards.
         """
-        if volume.status != "in-use":
-            return
-        ours = {record.attachment_id for record in attachments}
-        if any(record.volume_id == volume.volume_id for record in attachments):
-            return  # its session is known
-        for listed in self._worlds.cinder.list_attachments(volume.volume_id):
-            attachment = (
-                None
-                if listed.attachment_id in ours
-                else self._worlds.cinder.get_attachment(listed.attachment_id)
-            )
+        for attachment_id in (each.attachment_id for each in listed):
+            attachment = self._worlds.cinder.get_attachment(attachment_id)
             connection = attachment.connection if attachment else None
             if connection is not None and self._worlds.host.present(connection):
                 raise Refused(
                     Code.VOLUME_NOT_AVAILABLE,
                     f"Somebody else uses volume {volume.name or volume.volume_id} on this host.",
-                    details=f"Cinder's attachment {listed.attachment_id} isn't attachd's.",
+                    details=f"Cinder's attachment {attachment_id} isn't attachd's.",
                     resolution="Have attachd adopt it: attachctl adopt; or detach it there.",
                 )
-
-    def _attachments_before(self, volume: Volume) -> tuple[str, ...]:
-        listed = self._worlds.cinder.list_attachments(volume.volume_id)
-        return tuple(attachment.attachment_id for attachment in listed)
 
     # --- 1 reserve the device name ----------------------------------------------------------
 
@@ -166,8 +158,10 @@ class Attach(Operation):
         if exported:
             self._hold_guard()
         connection = self._known.connection
-        if connection is not None and not self._others_use(connection):
-            proofs.prove_host_clear(self._worlds.host, self._known)
+        if connection is not None and self._others_use(connection):
+            self._require_export_for_others(self._known)
+        elif connection is not None:
+            self._clear_host(connection)
         try:
             self._flow.give_back(self._known, exported=exported)
         except AttachdError as exc:
@@ -175,6 +169,12 @@ class Attach(Operation):
                 self.record = replace(self._known, reserved=False)
             raise
         self.record = replace(self._known, attachment_id=None, reserved=False)
+
+    def _clear_host(self, connection: Connection) -> None:
+        """What was another guest's, too, when it was disconnect's turn, may be ours alone now."""
+        if self._worlds.host.present(connection):
+            self._disconnect()
+        proofs.prove_host_clear(self._worlds.host, self._known)
 
     # --- 3 update: the volume is exported ---------------------------------------------------
 

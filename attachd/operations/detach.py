@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind
 from attachd.operations import proofs, references
 from attachd.operations.operation import Given, Operation
@@ -63,28 +63,6 @@ class Detach(Operation):
         self._worlds.guests.check()
         self._require_export_for_others(current[0])
         self.record = current[0]
-
-    def _require_export_for_others(self, record: AttachmentRecord) -> None:
-        """Guests that keep the device need an attachment in Cinder that keeps it exported.
-
-        Otherwise this one's end would take the export away under them. Raises still-in-use.
-        """
-        others = self._others_of(record)
-        if not others:
-            return
-        listed = self._worlds.cinder.list_attachments(record.volume_id)
-        exported = {attachment.attachment_id for attachment in listed}
-        gone = [other for other in others if other.attachment_id not in exported]
-        if gone and record.attachment_id in exported:
-            other = gone[0]
-            raise Refused(
-                Code.STILL_IN_USE,
-                f"Guest {other.guest_name} has the volume, too, and Cinder doesn't know it any "
-                "more.",
-                details=f"Cinder has no attachment {other.attachment_id}.",
-                resolution=f"Detach that one first: attachctl detach {other.guest_name} "
-                f"{other.volume_id}",
-            )
 
     def _asked_for(self) -> AttachmentRecord:
         record = references.attached(self._request, self._worlds)

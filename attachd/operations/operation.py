@@ -16,6 +16,7 @@ from attachd.model import (
     OperationKind,
     Request,
 )
+from attachd.operations import prechecks
 from attachd.operations.flows import Flow, find_attachment, flow_of
 from attachd.operations.ports import Worlds
 from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName
@@ -138,6 +139,18 @@ class Operation(ABC):
             and other.record_id != record.record_id
             and other.connection is not None
         )
+
+    def _require_export_for_others(self, record: AttachmentRecord) -> None:
+        """Guests that keep the device need an attachment in Cinder that keeps it exported.
+
+        Otherwise this one's end would take the export away under them. Raises still-in-use.
+        """
+        others = self._others_of(record)
+        if not others:
+            return
+        listed = self._worlds.cinder.list_attachments(record.volume_id)
+        if any(attachment.attachment_id == record.attachment_id for attachment in listed):
+            prechecks.refuse_given_up(others, listed)
 
     def _is_used_beside(self) -> bool:
         """Does another guest have the volume in good order, running or not?"""

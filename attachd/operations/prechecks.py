@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from attachd.errors import Code, Refused
-from attachd.model import AttachFlow, AttachmentRecord, Bus, Guest, Request, Volume
+from attachd.model import (
+    AttachFlow,
+    AttachmentRecord,
+    Bus,
+    CinderAttachment,
+    Guest,
+    Request,
+    Volume,
+)
 from attachd.operations import device_names
 
 _THROUGH_NOVA = (
@@ -96,6 +104,26 @@ def refuse_elsewhere(
                 f"{record.guest_name} still: {record.state}.",
                 resolution=f"Detach it first: attachctl detach {record.guest_name} "
                 f"{volume.volume_id}",
+            )
+
+
+def refuse_given_up(
+    others: Collection[AttachmentRecord], listed: Collection[CinderAttachment]
+) -> None:
+    """Another guest's device that no attachment of its own in Cinder keeps exported.
+
+    ``listed`` are all attachments of the volume in Cinder.
+    """
+    known = {attachment.attachment_id for attachment in listed}
+    for other in others:
+        if other.attachment_id not in known:
+            raise Refused(
+                Code.STILL_IN_USE,
+                f"Guest {other.guest_name} has the volume, too, and Cinder doesn't know it any "
+                "more.",
+                details=f"Cinder has no attachment {other.attachment_id}.",
+                resolution=f"Detach that one first: attachctl detach {other.guest_name} "
+                f"{other.volume_id}",
             )
 
 

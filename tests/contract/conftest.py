@@ -109,6 +109,7 @@ class _Lab:
             ),
             delete_timeout=options.delete_timeout,
             orphan_timeout=options.orphan_timeout,
+            extend_timeout=options.extend_timeout,
         )
         self.orphan_timeout: float = options.orphan_timeout
         self._volumes: list[str] = []

@@ -9,7 +9,7 @@ import pytest
 from attachd.engine.kill_points import all_names
 from attachd.errors import AttachdError, Code
 from attachd.model import AttachFlow, AttachmentState, OperationKind, OperationState
-from tests.unit.bench import Bench
+from tests.unit.bench import PATIENCE, Bench
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::pytest.PytestUnhandledThreadExceptionWarning"  # the deaths that are meant
@@ -349,3 +349,79 @@ def test_a_wrong_device_that_the_second_attach_brought_goes_with_it(
     assert view.problem.code is Code.WRONG_DEVICE
     assert bench.host.devices == ()
     assert len(bench.cinder.list_attachments(volume)) == 1
+
+
+@pytest.mark.usefixtures("stuck")
+def test_two_that_are_left_open_do_not_wait_for_each_other_for_ever(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    """One needs attention; the other's daemon is killed in it."""
+    bench.cinder.rules.volume(volume).status = "in-use"
+    bench.kill_at = "detach.disconnect.do.after-intent"
+    bench.submit(OperationKind.DETACH, "web", "shared")
+    assert bench.killed.wait(30)
+    assert bench.engine.stop(PATIENCE)
+    bench.journal.close()
+    bench.start()
+    for view in bench.engine.operations(open_only=True):
+        bench.engine.resume(view.operation_id)
+    bench.until_closed()
+    bench.assert_nothing_left(web, volume)
+    assert not has_it(bench, db, volume)
+
+
+# --- an undo beside another guest -----------------------------------------------------------------
+
+
+def gone_in_cinder(bench: Bench, guest_id: str) -> None:
+    (record,) = (r for r in bench.journal.live_attachments() if r.guest_id == guest_id)
+    bench.cinder.rules.delete(record.attachment_id or "", by_service=True)
+
+
+def resumed(bench: Bench) -> None:
+    (open_one,) = bench.engine.operations(open_only=True)
+    bench.engine.resume(open_one.operation_id)
+    bench.until_closed()
+
+
+def test_beside_one_that_cinder_gave_up_nothing_is_attached(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    bench.attach("web", "shared")
+    gone_in_cinder(bench, web)
+    bench.cinder.rules.volume(volume).status = "available"
+    assert refused_with(bench, OperationKind.ATTACH, "db") is Code.STILL_IN_USE
+    assert bench.cinder.list_attachments(volume) == ()
+
+
+def test_an_undo_never_takes_the_export_away_under_another_guest(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    """While the second attach was under way Cinder gave the first one's attachment up."""
+    bench.attach("web", "shared")
+    bench.cinder.before_next("complete", lambda: gone_in_cinder(bench, web))
+    bench.cinder.fail_next("complete", AttachdError(Code.CINDER_REFUSED, "No."))
+    view = bench.attach("db", "shared")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    assert len(bench.cinder.list_attachments(volume)) == 1
+    assert has_it(bench, web, volume)
+    assert bench.detach("web", "shared").state is OperationState.DONE
+    resumed(bench)
+    bench.assert_nothing_left(db, volume)
+    assert not has_it(bench, web, volume)
+
+
+def test_an_undo_that_is_stuck_takes_the_device_once_the_other_guest_has_gone(
+    bench: Bench, web: str, db: str, volume: str
+) -> None:
+    bench.attach("web", "shared")
+    bench.cinder.fail_next("complete", AttachdError(Code.CINDER_REFUSED, "No."))
+    bench.cinder.fail_next("delete", AttachdError(Code.CINDER_REFUSED, "No."))
+    assert bench.attach("db", "shared").state is OperationState.NEEDS_ATTENTION
+    bench.cinder.rules.volume(volume).status = "in-use"
+    bench.cinder.rules.volume(volume).attach_status = "attached"
+    assert bench.detach("web", "shared").state is OperationState.DONE
+    assert len(bench.host.devices) == 1
+    resumed(bench)
+    bench.assert_nothing_left(db, volume)
+    assert not has_it(bench, web, volume)
