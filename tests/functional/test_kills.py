@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import pytest
 
 from attachd.engine.kill_points import VARIABLE, all_names
 from tests.functional import faults
-from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
+from tests.functional.lab import Cloud, Guest, Host, Leftovers, Worlds, eventually
 
 MEGABYTES = 4
 DROP_IN = "/run/systemd/system/attachd.service.d/kill.conf"
@@ -55,12 +56,16 @@ INSIDE = [
 
 def points(prefix: str, verb: str) -> list[object]:
     """The moments of an operation, those that are left to ``make crash`` marked."""
-    names = [*all_names(), *INSIDE]
     return [
         pytest.param(name, marks=() if name in CHOSEN else pytest.mark.exhaustive)
-        for name in names
+        for name in [*all_names(), *INSIDE]
         if name.startswith(f"{prefix}.") and f".{verb}." in name
     ]
+
+
+def in_turn(*lists: list[object]) -> list[object]:
+    """One of each, over and over: where an attach ends attached, a detach can begin."""
+    return [each for row in zip_longest(*lists) for each in row if each is not None]
 
 
 @dataclass
@@ -92,24 +97,26 @@ class Scene:
         )
         return int(self.host.do("systemctl", "show", "-P", "MainPID", "attachd.service"))
 
-    def ask(self, verb: str, moment: str, around: AbstractContextManager[object]) -> None:
-        """Ask for an operation, die in it, wait until nothing is open; what was told is true."""
+    def ask(self, verb: str, moment: str, around: AbstractContextManager[object]) -> bool:
+        """Ask for an operation, die in it, wait until nothing is open; what was told is true.
+
+        Is it attached afterwards?
+        """
         with around, self.dying_at(moment):
             result = self.host.attachctl(verb, self.guest.name, self.volume)
             assert result.status in (0, 1, 5), result.out + result.err
         eventually("nothing is open", lambda: not self.host.open_operations())
+        attached = self.is_attached()
         if result.status != 5:  # which is told before it is resumed by itself
-            assert self.is_attached() == ((verb, result.status) in (("attach", 0), ("detach", 1)))
+            assert attached == ((verb, result.status) in (("attach", 0), ("detach", 1)))
+        return attached
 
-    def attach(self) -> None:
-        """As a user would."""
-        result = self.host.attachctl("attach", self.guest.name, self.volume)
-        assert result.status == 0, result.err
-
-    def detach(self) -> None:
-        """As a user would."""
-        result = self.host.attachctl("detach", self.guest.name, self.volume)
-        assert result.status == 0, result.err
+    def become(self, *, attached: bool) -> None:
+        """As a user would, where the last test left it otherwise."""
+        if bool(self.host.api("attachments")["attachments"]) != attached:
+            verb = "attach" if attached else "detach"
+            result = self.host.attachctl(verb, self.guest.name, self.volume)
+            assert result.status == 0, result.err
 
     def is_attached(self) -> bool:
         """The four worlds agree, one way or the other; and no byte is lost."""
@@ -151,59 +158,48 @@ def mortal(host: Host) -> Iterator[None]:
 def scene(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest, mortal: None) -> Iterator[Scene]:
     """The volume is written once; behind the last kill its bytes are read once more."""
     scene = Scene(host, worlds, cloud, guest, cloud.volume())
-    scene.attach()
+    scene.become(attached=True)
     disk = guest.disk_with_serial(scene.volume)
     assert disk is not None
     scene.checksum = guest.write(disk, MEGABYTES)
-    scene.detach()
     yield scene
-    scene.attach()
+    scene.become(attached=True)
     assert scene.is_attached()
-    scene.detach()
+    scene.become(attached=False)
     cloud.delete(scene.volume)
 
 
-@pytest.fixture(autouse=True)
-def ended(scene: Scene, request: pytest.FixtureRequest) -> Iterator[None]:
-    """A test that failed leaves the volume to the next one as it should be."""
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left(host: Host, left_before: list[Leftovers]) -> Iterator[None]:
+    """Behind the last of these tests. Between them the volume stays as each has left it: all four
+    worlds agree on that, or it has failed.
+    """
     yield
-    if scene.host.api("attachments")["attachments"]:
-        scene.detach()
+    assert host.leftovers() == left_before[0]
 
 
-@pytest.mark.parametrize("moment", points("attach", "do"))
-def test_killed_in_an_attach(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
-    scene.ask("attach", moment, nullcontext())
-    if scene.is_attached():
-        tell("attached")
-        scene.detach()
-    else:
-        tell("undone")
+@pytest.mark.parametrize("moment", in_turn(points("attach", "do"), points("detach", "do")))
+def test_killed(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    verb = moment.partition(".")[0]
+    scene.become(attached=verb == "detach")
+    tell("attached" if scene.ask(verb, moment, nullcontext()) else "not attached")
 
 
 @pytest.mark.parametrize("moment", points("attach", "undo"))
 def test_killed_in_an_attachs_undo(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
+    scene.become(attached=False)
     never = {"path": "/action", "body": "os-complete", "status": 500, "times": 99}
-    scene.ask("attach", moment, faults.cinder_that_fails(scene.host, never))
-    assert not scene.is_attached()
-    tell("undone")
-
-
-@pytest.mark.parametrize("moment", points("detach", "do"))
-def test_killed_in_a_detach(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
-    scene.attach()
-    scene.ask("detach", moment, nullcontext())
-    if scene.is_attached():
-        tell("undone: attached")
-        scene.detach()
-    else:
-        tell("detached")
+    assert not scene.ask("attach", moment, faults.cinder_that_fails(scene.host, never))
+    tell("not attached")
 
 
 @pytest.mark.parametrize("moment", points("detach", "undo"))
 def test_killed_in_a_detachs_undo(scene: Scene, moment: str, tell: Callable[[str], None]) -> None:
-    scene.attach()
-    scene.ask("detach", moment, suspended(scene))
+    """The guest obeys late: attached for a while, or at once detached."""
+    scene.become(attached=True)
+    with suspended(scene), scene.dying_at(moment):
+        result = scene.host.attachctl("detach", scene.guest.name, scene.volume)
+        assert result.status in (1, 5), result.out + result.err
     eventually(
         "the guest that obeyed late has let go",
         lambda: scene.cloud.status(scene.volume) == "available",
@@ -215,6 +211,7 @@ def test_killed_in_a_detachs_undo(scene: Scene, moment: str, tell: Callable[[str
 
 def test_cinder_finishes_an_export_behind_the_recovery(scene: Scene) -> None:
     """cinder-volume is held up, attachd dies, its successor looks, and only then is it exported."""
+    scene.become(attached=False)
     host = scene.host
     host.do("systemctl", "kill", "--signal=STOP", "cinder-volume.service")
     try:
@@ -231,6 +228,7 @@ def test_cinder_finishes_an_export_behind_the_recovery(scene: Scene) -> None:
 
 
 def test_the_privileged_helper_is_killed_in_a_connect(scene: Scene) -> None:
+    scene.become(attached=False)
     host, doomed = scene.host, scene.pid()
     host.begin_and_wait_for("connect", "attach", scene.guest.name, scene.volume)
     host.do("pkill", "-KILL", "-P", str(doomed))
