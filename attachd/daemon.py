@@ -43,7 +43,7 @@ from attachd.host import privilege
 from attachd.host.host import IscsiHost
 from attachd.host.privilege import PrivilegedHelper
 from attachd.journal.journal import Journal
-from attachd.model import AttachFlow
+from attachd.model import AttachFlow, Multipath
 from attachd.systemd import Notifier
 
 LOG = logging.getLogger(__name__)
@@ -220,6 +220,7 @@ def _host(config: cfg.ConfigOpts, helper: PrivilegedHelper) -> IscsiHost:
         udev_timeout=options.udev_timeout,
         guard_timeout=options.guard_timeout,
         scan_attempts=options.scan_attempts,
+        multipath=Multipath(config.brick.multipath),
     )
 
 

@@ -43,6 +43,18 @@ class AttachFlow(StrEnum):
     VOLUME_ACTIONS = "volume-actions"  # os-reserve, os-initialize_connection, os-attach
 
 
+class Multipath(StrEnum):
+    """Whether a volume is connected by several paths.
+
+    As Nova's volume_use_multipath and volume_enforce_multipath: ``on`` takes a single path while
+    multipathd doesn't run, ``require`` never does.
+    """
+
+    OFF = "off"
+    ON = "on"
+    REQUIRE = "require"
+
+
 @dataclass(frozen=True, kw_only=True)
 class CinderAttachment:
     """Cinder's record of an attachment. ``connection`` is None until a connector was given."""

@@ -6,10 +6,11 @@ the room, from the outside in:
 * ``privilege``: root's helper, forked before the daemon drops to its own user (law 10);
 * ``brick``: the only door to os-brick;
 * ``commands``: os-brick's commands under a deadline (law 7); ``calls``: its calls in a thread;
-* ``portals``, ``initiator``, ``connector``, ``guard``: what is asked before a connect;
+* ``portals``, ``initiator``, ``multipath``, ``connector``, ``guard``: asked before a connect;
 * ``iscsi``: connect and disconnect, each proven by a fresh look at ``sysfs`` (law 3), their
   ``failures`` in our words;
-* ``identity``, ``vpd``: is this device the volume (law 2)? ``openers``: who still holds it?
+* ``identity``, ``vpd``: is this device the volume (law 2)? ``holders``, ``openers``: who still
+  holds it?
 """
 
 import sys

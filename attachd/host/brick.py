@@ -6,6 +6,7 @@ one is eventlet), so the backend is chosen here and every other module takes os-
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -18,10 +19,11 @@ from attachd.trace import Library, call
 
 backend.init_backend(backend.BackendType.THREADING)
 
-from os_brick import privileged  # noqa: E402
+from os_brick import executor, privileged  # noqa: E402
 from os_brick import setup as set_up  # noqa: E402
 from os_brick.exception import ExecutionTimeout  # noqa: E402
 from os_brick.initiator import connector as _connector  # noqa: E402
+from os_brick.initiator import linuxscsi  # noqa: E402
 from os_brick.initiator import utils as initiator_utils  # noqa: E402
 from os_brick.initiator.connectors.base import synchronized  # noqa: E402
 from os_brick.privileged import rootwrap  # noqa: E402
@@ -36,8 +38,10 @@ __all__ = [
     "connector_properties",
     "exclusively",
     "execute",
+    "in_own_thread",
     "initiator_utils",
     "iscsi_connector",
+    "multipath_running",
     "privileged",
     "set_up",
 ]
@@ -57,7 +61,7 @@ class BrickConnector(Protocol):
     """What attachd calls of an os-brick connector."""
 
     def connect_volume(self, connection_properties: dict[str, Any], /) -> Mapping[str, str]:
-        """Log in, scan, return ``path`` (/dev/sdX) among others."""
+        """Log in, scan, return ``path`` (/dev/sdX, or /dev/dm-N of a map) among others."""
 
     def disconnect_volume(
         self, connection_properties: dict[str, Any], device_info: dict[str, str], /
@@ -99,12 +103,15 @@ class _Noted:
             return self._connector.extend_volume(connection_properties)
 
 
-def iscsi_connector(*, execute: Execute, scan_attempts: int) -> BrickConnector:
-    """An iSCSI connector on a single path that runs its commands through ``execute``."""
+def iscsi_connector(*, execute: Execute, scan_attempts: int, multipath: bool) -> BrickConnector:
+    """An iSCSI connector that runs its commands through ``execute``.
+
+    ``multipath``: it connects every path, and they make a map; else the first one that answers.
+    """
     made: BrickConnector = _connector.InitiatorConnector.factory(
         "ISCSI",
         _ROOT_HELPER,
-        use_multipath=False,
+        use_multipath=multipath,
         device_scan_attempts=scan_attempts,
         execute=execute,
     )
@@ -116,13 +123,26 @@ def exclusively(function: Callable[[], None]) -> None:
     synchronized("connect_volume", external=True)(function)()
 
 
-def connector_properties(*, my_ip: str, host: str, execute: Execute) -> dict[str, Any]:
+def in_own_thread() -> bool:
+    """Is this a thread that os-brick has made, one for each path of a volume?"""
+    return isinstance(threading.current_thread(), executor.Thread)
+
+
+def multipath_running(*, execute: Execute) -> bool:
+    """Does multipathd answer? Where systemd listens for it, it is started by this."""
+    running: bool = linuxscsi.LinuxSCSI.is_multipath_running(_ROOT_HELPER, execute=execute)
+    return running
+
+
+def connector_properties(
+    *, my_ip: str, host: str, multipath: bool, execute: Execute
+) -> dict[str, Any]:
     """What Cinder wants to know of this host. Slow: every protocol of os-brick is probed."""
     with call(Library.OS_BRICK, "connector properties"):
         properties: dict[str, Any] = _connector.get_connector_properties(
             _ROOT_HELPER,
             my_ip,
-            multipath=False,
+            multipath=multipath,
             enforce_multipath=False,
             host=host,
             execute=execute,

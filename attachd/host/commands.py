@@ -12,7 +12,12 @@ import threading
 import time
 from collections.abc import Callable
 
-from attachd.host.brick import Execute, ExecutionTimeout, ProcessExecutionError
+from attachd.host.brick import (
+    Execute,
+    ExecutionTimeout,
+    ProcessExecutionError,
+    in_own_thread,
+)
 
 LOGIN = "--login"
 # iscsid tries a login 1 + LOGIN_RETRIES times, 15 s each (its login_timeout).
@@ -25,6 +30,8 @@ NO_ISCSID = 20
 NO_RECORDS = 21
 
 _OS_BRICK_TIMEOUT = 600.0
+# Asks whether a map is ready, which takes multipathd a moment.
+_ASKED_AGAIN = ("multipath", "-C")
 
 
 class Deadline:
@@ -78,10 +85,22 @@ class Commands:
         self.login_abandoned = False
 
     def __call__(self, *command: str, **options: object) -> tuple[str, str]:
-        """Run a command for os-brick: once, as a failed one is judged by a fresh look anyway."""
+        """Run a command for os-brick: once, as a failed one is judged by a fresh look anyway.
+
+        os-brick waits for ever for a thread of its own that ends by anything but an Exception.
+        """
+        try:
+            return self._run(command, options)
+        except CallEndedError as exc:
+            if not in_own_thread():
+                raise
+            raise ProcessExecutionError(description=type(exc).__name__) from exc
+
+    def _run(self, command: tuple[str, ...], options: dict[str, object]) -> tuple[str, str]:
         self._admit()
-        for retrying in ("attempts", "interval", "delay_on_retry"):
-            options.pop(retrying, None)
+        if command[: len(_ASKED_AGAIN)] != _ASKED_AGAIN:
+            for retrying in ("attempts", "interval", "delay_on_retry"):
+                options.pop(retrying, None)
         if LOGIN in command:
             return self._log_in(command, options)
         asked = options.get("timeout")

@@ -1,7 +1,8 @@
 """This host's connector properties, read once and kept until they may have changed.
 
 os-brick asks every protocol it knows, which takes many child processes; the answer depends on the
-host's name, its address and the initiator's name, and those are cheap to look at. Never logged.
+host's name, its address, the initiator's name and on multipathd, and those are cheap to look at.
+Never logged.
 """
 
 from __future__ import annotations
@@ -15,18 +16,27 @@ from attachd.errors import Code, Unreachable, World
 from attachd.host.initiator import INITIATOR_NAME
 from attachd.model import Connector
 
-Read = Callable[[str, str], Connector]
+Read = Callable[[str, str, bool], Connector]
 _Fingerprint = tuple[object, ...]
 
 
 class ConnectorProperties:
-    """Reads through ``read(my_ip, host)``; ``my_ip`` None: that of the default route."""
+    """Reads through ``read(my_ip, host, multipath)``; ``my_ip`` None: that of the default route.
+
+    ``multipath``: shall volumes be connected by several paths, now?
+    """
 
     def __init__(
-        self, *, read: Read, my_ip: str | None, initiator_name: Path = INITIATOR_NAME
+        self,
+        *,
+        read: Read,
+        my_ip: str | None,
+        multipath: Callable[[], bool],
+        initiator_name: Path = INITIATOR_NAME,
     ) -> None:
         self._read = read
         self._my_ip = my_ip
+        self._multipath = multipath
         self._initiator_name = initiator_name
         self._lock = threading.Lock()
         self._known: tuple[_Fingerprint, Connector] | None = None
@@ -34,14 +44,15 @@ class ConnectorProperties:
     def get(self) -> Connector:
         """The properties. Raises Unreachable iscsi-unavailable where there is no initiator name."""
         my_ip, host = self._my_ip or _default_route_ip(), socket.gethostname()
+        multipath = self._multipath()
         with self._lock:
-            fingerprint = (my_ip, host, *self._initiator_stamp())
+            fingerprint = (my_ip, host, multipath, *self._initiator_stamp())
             if self._known is None or self._known[0] != fingerprint:
-                self._known = (fingerprint, self._read_anew(my_ip, host))
+                self._known = (fingerprint, self._read_anew(my_ip, host, multipath))
             return dict(self._known[1])
 
-    def _read_anew(self, my_ip: str, host: str) -> Connector:
-        properties = self._read(my_ip, host)
+    def _read_anew(self, my_ip: str, host: str, multipath: bool) -> Connector:
+        properties = self._read(my_ip, host, multipath)
         if not properties.get("initiator"):
             raise Unreachable(
                 Code.ISCSI_UNAVAILABLE,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 from attachd.errors import Code, Unreachable, World
@@ -11,14 +12,16 @@ from attachd.host.commands import CallEndedError, Commands, Deadline
 from attachd.host.connector import ConnectorProperties
 from attachd.host.failures import helper_lost
 from attachd.host.guard import guard
+from attachd.host.holders import Holders
 from attachd.host.identity import Identity, inquiry
 from attachd.host.initiator import check_initiator
 from attachd.host.iscsi import IscsiVolumes, check_lsscsi
+from attachd.host.multipath import Maps
 from attachd.host.portals import join_portal
-from attachd.host.sysfs import Sysfs
-from attachd.model import Connection, Connector, HostDevice, HostSession
+from attachd.host.sysfs import Block, Sysfs
+from attachd.model import Connection, Connector, HostDevice, HostSession, Multipath
 
-# os-brick asks a dozen programs for the connector's properties.
+# os-brick asks a dozen programs for the connector's properties; multipathd is one.
 _PROPERTIES_SECONDS = 120
 
 
@@ -30,7 +33,7 @@ class Helper(Protocol):
 
 
 class IscsiHost:
-    """This host's block devices over iSCSI, on single paths. Thread-safe; times in seconds.
+    """This host's block devices over iSCSI. Thread-safe; times in seconds.
 
     A dead helper is noticed before each call: nothing is touched then, and nothing is asked.
     """
@@ -48,10 +51,14 @@ class IscsiHost:
         udev_timeout: float,
         guard_timeout: float,
         scan_attempts: int,
+        multipath: Multipath,
     ) -> None:
         self._helper = helper
         self._guard_timeout = guard_timeout
-        self._properties = ConnectorProperties(read=self._read_properties, my_ip=my_ip)
+        self._maps = Maps(mode=multipath, running=self._multipath_running)
+        self._properties = ConnectorProperties(
+            read=self._read_properties, my_ip=my_ip, multipath=self._maps.wanted
+        )
         sysfs = self._sysfs = Sysfs()
         self._identity = Identity(
             sysfs=sysfs, inquire=inquiry(brick.execute), udev_timeout=udev_timeout
@@ -62,20 +69,22 @@ class IscsiHost:
             execute=brick.execute,
             helper_alive=helper.alive,
             exclusively=brick.exclusively,
-            make_connector=lambda commands: brick.iscsi_connector(
-                execute=commands, scan_attempts=scan_attempts
+            make_connector=lambda commands, multipath: brick.iscsi_connector(
+                execute=commands, scan_attempts=scan_attempts, multipath=multipath
             ),
             portal_timeout=portal_timeout,
             connect_timeout=connect_timeout,
             disconnect_timeout=disconnect_timeout,
             grace=grace,
-            release_timeout=release_timeout,
+            holders=Holders(sysfs=sysfs, release_timeout=release_timeout),
+            maps=self._maps,
         )
 
     def check(self) -> None:
         """Raise Unreachable iscsi-unavailable where no connect could succeed."""
         self._require_helper()
         check_initiator()
+        self._maps.check()
 
     def connector(self) -> Connector:
         """The connector's properties, read once and kept until they change."""
@@ -139,9 +148,10 @@ class IscsiHost:
         )
 
     def sizes(self, connection: Connection) -> tuple[int, ...]:
-        """The bytes of each device of the LUN, as the kernel knows them."""
+        """The bytes of each device of the LUN, and of their map, as the kernel knows them."""
         devices = self._sysfs.lun_devices(connection.targets)
-        return tuple(device.size_bytes for device in devices)
+        whole: tuple[Block, ...] = (*devices, *self._sysfs.maps_over(devices))
+        return tuple(each.size_bytes for each in whole)
 
     def settle(self, volume_id: str, connection: Connection, *, age: float) -> None:
         """Wait until an orphaned login shows its session, or can't any more."""
@@ -153,10 +163,13 @@ class IscsiHost:
         return tuple(device.path for device in self._sysfs.lun_devices(connection.targets))
 
     def wwns(self, connection: Connection) -> tuple[str, ...]:
-        """The WWN of each device of the LUN, by a fresh INQUIRY."""
+        """The WWN of each device of the LUN, by a fresh INQUIRY; of those that answer, where one
+        does.
+        """
         self._require_helper()
         devices = self._sysfs.lun_devices(connection.targets)
-        return tuple(self._identity.fresh_wwn(device) for device in devices)
+        asked = [device for device in devices if self._sysfs.answers(device)] or devices
+        return tuple(self._identity.fresh_wwn(device) for device in asked)
 
     def sessions(self) -> tuple[HostSession, ...]:
         """Every iSCSI session of this host, whoever made it."""
@@ -177,20 +190,34 @@ class IscsiHost:
         if not self._helper.alive():
             raise helper_lost(touched=False)
 
-    def _read_properties(self, my_ip: str, host: str) -> Connector:
-        commands = Commands(
+    def _read_properties(self, my_ip: str, host: str, multipath: bool) -> Connector:
+        with _asking("os-brick can't tell this host's connector properties."):
+            return brick.connector_properties(
+                my_ip=my_ip, host=host, multipath=multipath, execute=self._commands()
+            )
+
+    def _multipath_running(self) -> bool:
+        with _asking("multipathd can't be asked."):
+            return brick.multipath_running(execute=self._commands())
+
+    def _commands(self) -> Commands:
+        return Commands(
             execute=brick.execute,
             deadline=Deadline(_PROPERTIES_SECONDS),
             helper_alive=self._helper.alive,
         )
-        try:
-            return brick.connector_properties(my_ip=my_ip, host=host, execute=commands)
-        except (CallEndedError, brick.ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
-            raise Unreachable(
-                Code.ISCSI_UNAVAILABLE,
-                "os-brick can't tell this host's connector properties.",
-                details=type(exc).__name__,
-                resolution="The daemon's log says which command failed.",
-                world=World.HOST,
-                touched=False,
-            ) from exc
+
+
+@contextmanager
+def _asking(brief: str) -> Iterator[None]:
+    try:
+        yield
+    except (CallEndedError, brick.ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
+        raise Unreachable(
+            Code.ISCSI_UNAVAILABLE,
+            brief,
+            details=type(exc).__name__,
+            resolution="The daemon's log says which command failed.",
+            world=World.HOST,
+            touched=False,
+        ) from exc

@@ -3,14 +3,14 @@
 os-brick takes whatever sits at a session's LUN. A guest must never see another volume's bytes, so
 before the plug everything that tells devices apart is compared: session and LUN with Cinder's
 connection, the device's own answer with what the kernel remembers, WWN and size with what was
-recorded. Nothing here changes anything. The answer names the device by its WWN, never by a kernel
-name, which is another volume's after a reboot.
+recorded; of a multipath map all of its paths. Nothing here changes anything. The answer names the
+device by its WWN, never by a kernel name, which is another volume's after a reboot.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tenacity
@@ -22,7 +22,7 @@ from attachd.host.brick import (
     PrivsepTimeout,
     ProcessExecutionError,
 )
-from attachd.host.sysfs import Device, Sysfs
+from attachd.host.sysfs import Block, Device, Map, Sysfs
 from attachd.model import Connection, HostDevice
 
 _SCSI_ID = ("/lib/udev/scsi_id", "--page=0x83", "--whitelisted")
@@ -73,17 +73,32 @@ class Identity:
         Raises wrong-device with what was expected and what is there, connect-failed where udev
         gives it no name, Unreachable where it doesn't answer.
         """
-        device = self._sysfs.device(Path(path).name)
-        if device is None:
-            raise _wrong(path, "a SCSI disk", "none")
-        self._check_place(device, connection)
-        wwn = self._check_wwn(device, expected_wwn)
-        if device.size_bytes < size_bytes:
-            raise _wrong(path, f"at least {size_bytes} bytes", f"{device.size_bytes} bytes")
-        self._check_alone(device, wwn, connection)
-        return HostDevice(
-            path=str(self._identity_path(device, wwn)), wwn=wwn, size_bytes=device.size_bytes
-        )
+        name = Path(path).name
+        a_map, devices = self._map_and_paths(name)
+        if not devices:
+            raise _wrong(path, "a SCSI disk, or a map of such", "none")
+        for device in devices:
+            self._check_place(device, connection)
+        wwn = self._check_wwn(devices, expected_wwn)
+        whole: Block = a_map or devices[0]
+        if a_map is not None and a_map.wwid != wwn:
+            raise _wrong(a_map.path, f"a map of WWN {wwn}", f"WWN {a_map.wwid}")
+        smallest = min(each.size_bytes for each in (whole, *devices))
+        if smallest < size_bytes:
+            raise _wrong(path, f"at least {size_bytes} bytes", f"{smallest} bytes")
+        self._check_alone(wwn, connection)
+        names = _map_names(wwn) if a_map else _disk_names(wwn)
+        return HostDevice(path=str(self._identity_path(whole, names)), wwn=wwn, size_bytes=smallest)
+
+    def _map_and_paths(self, name: str) -> tuple[Map | None, tuple[Device, ...]]:
+        """A map's paths, or the one disk; a disk that multipathd has taken stands for its map."""
+        disk = self._sysfs.device(name)
+        maps = self._sysfs.maps_over([disk]) if disk else ()
+        a_map = maps[0] if maps else self._sysfs.map(name)
+        if a_map is None:
+            return None, (disk,) if disk else ()
+        paths = (self._sysfs.device(each) for each in sorted(a_map.devices))
+        return a_map, tuple(path for path in paths if path is not None)
 
     def fresh_wwn(self, device: Device) -> str:
         """What the device itself says of its WWN, now. Raises Unreachable where it can't."""
@@ -97,13 +112,30 @@ class Identity:
         if fresh != expected_wwn:
             raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {fresh}")
 
+    def check_own(self, devices: Sequence[Device], expected_wwn: str) -> None:
+        """Raise wrong-device unless each is the volume.
+
+        A path that is down can't be asked; while another one answers, what the kernel read when it
+        found the device has to do. Raises Unreachable where none answers.
+        """
+        asked = [device for device in devices if self._sysfs.answers(device)]
+        if devices and not asked:
+            raise _no_answer(devices[0].path)
+        for device in devices:
+            if device in asked:
+                self.check_wwn(device, expected_wwn)
+            elif device.wwn != expected_wwn:
+                raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {device.wwn}")
+
     def names_of(self, device: HostDevice) -> frozenset[str]:
-        """Every path under /dev that leads to the device."""
+        """Every path under /dev that leads to the device, or to a path of its map."""
         node = Path(device.path).resolve()
-        names = {device.path, str(node)}
+        a_map = self._sysfs.map(node.name)
+        nodes = {node, *(self._dev / name for name in (a_map.devices if a_map else ()))}
+        names = {device.path, *map(str, nodes)}
         for directory, _, files in os.walk(self._dev):
             paths = (Path(directory, name) for name in files)
-            names |= {str(p) for p in paths if p.is_symlink() and p.resolve() == node}
+            names |= {str(p) for p in paths if p.is_symlink() and p.resolve() in nodes}
         return frozenset(names)
 
     def _check_place(self, device: Device, connection: Connection) -> None:
@@ -114,25 +146,26 @@ class Identity:
         own = [s.iqn for s in self._sysfs.sessions() if s.sid == device.sid]
         raise _wrong(device.path, places, f"{own[0]} LUN {device.lun}" if own else "no session")
 
-    def _check_wwn(self, device: Device, expected_wwn: str | None) -> str:
-        if device.wwn is None:
-            raise _wrong(device.path, "a worldwide identifier (NAA or EUI-64)", "none")
-        self.check_wwn(device, device.wwn)
-        if expected_wwn is not None and device.wwn != expected_wwn:
-            raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {device.wwn}")
-        return device.wwn
+    def _check_wwn(self, devices: Sequence[Device], expected_wwn: str | None) -> str:
+        wwn = devices[0].wwn
+        if wwn is None:
+            raise _wrong(devices[0].path, "a worldwide identifier (NAA or EUI-64)", "none")
+        self.check_own(devices, wwn)
+        if expected_wwn is not None and wwn != expected_wwn:
+            raise _wrong(devices[0].path, f"WWN {expected_wwn}", f"WWN {wwn}")
+        return wwn
 
-    def _check_alone(self, device: Device, wwn: str, connection: Connection) -> None:
-        paths = {path.name for path in self._sysfs.lun_devices(connection.targets)}
-        strangers = [d for d in self._sysfs.devices_with(wwn) if d.name not in paths]
+    def _check_alone(self, wwn: str, connection: Connection) -> None:
+        paths = self._sysfs.lun_devices(connection.targets)
+        own = {path.name for path in paths}
+        strangers = [d for d in self._sysfs.devices_with(wwn) if d.name not in own]
         if strangers:
             names = ", ".join(stranger.path for stranger in strangers)
-            raise _wrong(device.path, f"WWN {wwn} for itself", f"{names} with the same WWN")
+            raise _wrong(paths[0].path, f"WWN {wwn} for itself", f"{names} with the same WWN")
 
-    def _identity_path(self, device: Device, wwn: str) -> Path:
+    def _identity_path(self, device: Block, spellings: Sequence[str]) -> Path:
         """udev's name for the WWN, once it leads to this very device."""
-        by_id = self._dev / "disk/by-id"
-        names = [by_id / f"wwn-0x{wwn[1:]}", by_id / f"scsi-{wwn}"]
+        names = [self._dev / "disk/by-id" / spelling for spelling in spellings]
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda found: found is None),
             stop=tenacity.stop_after_delay(self._udev_timeout),
@@ -150,10 +183,20 @@ class Identity:
         raise AttachdError(
             Code.CONNECT_FAILED,
             f"udev made no identity path for {device.path}.",
-            details=f"Neither {names[0]} nor {names[1]} is there after {self._udev_timeout:g} s.",
+            details=f"None of {', '.join(map(str, names))} is there after "
+            f"{self._udev_timeout:g} s.",
             resolution="See that udev runs: udevadm info --query=all --name=" + device.path,
             touched=False,
         )
+
+
+def _disk_names(wwn: str) -> tuple[str, ...]:
+    return (f"wwn-0x{wwn[1:]}", f"scsi-{wwn}")
+
+
+def _map_names(wwn: str) -> tuple[str, ...]:
+    """Never a name that a single path of it might have, too."""
+    return (f"dm-uuid-mpath-{wwn}",)
 
 
 def _leads_to(link: Path) -> str | None:

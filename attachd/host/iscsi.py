@@ -8,6 +8,7 @@
   held, and hands it to os-brick by name, as without it there would be no flush.
 * os-brick may wait for its lock for minutes: under it, at the very deletion, the device is looked
   at once more.
+* Where multipathd made a map of the paths, the map is what is flushed, checked and taken away.
 * An extend rescans what was proven to be the volume, and reads the sizes itself behind it.
 * All end with a fresh look (law 3). What os-brick left is removed here: sessions whose LUNs are
   gone, and node records, which hold CHAP passwords and would log in again at the next boot.
@@ -15,30 +16,30 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import tenacity
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.host import openers
 from attachd.host.brick import BrickConnector, Execute
 from attachd.host.calls import Calls
 from attachd.host.commands import LOGIN_SECONDS, NO_RECORDS, Commands, Deadline
 from attachd.host.failures import helper_lost, iscsid_is_starting, iscsid_silent, translated
+from attachd.host.holders import Holders
 from attachd.host.identity import Identity
+from attachd.host.multipath import Maps
 from attachd.host.portals import answering, split_portal
-from attachd.host.sysfs import Device, Session, Sysfs
+from attachd.host.sysfs import Block, Device, Map, Session, Sysfs
 from attachd.model import Connection, Target
 
 LOG = logging.getLogger(__name__)
 
-MakeConnector = Callable[[Execute], BrickConnector]
+MakeConnector = Callable[[Execute, bool], BrickConnector]
+"""Of a way to run commands, and of whether all paths and their map are meant."""
 Exclusively = Callable[[Callable[[], None]], None]
 """Runs a function while nothing else on this host connects or disconnects."""
 
@@ -69,7 +70,7 @@ class IscsiVolumes:
     """Connects and disconnects volumes; thread-safe. All times are in seconds.
 
     ``connect_timeout`` and ``disconnect_timeout`` bound a call; ``grace`` is what its last command
-    gets to end in. ``release_timeout``: how long a closing process may still hold a device.
+    gets to end in.
     """
 
     def __init__(
@@ -85,7 +86,8 @@ class IscsiVolumes:
         connect_timeout: float,
         disconnect_timeout: float,
         grace: float,
-        release_timeout: float,
+        holders: Holders,
+        maps: Maps,
     ) -> None:
         self._sysfs = sysfs
         self._identity = identity
@@ -97,7 +99,8 @@ class IscsiVolumes:
         self._connect_timeout = connect_timeout
         self._disconnect_timeout = disconnect_timeout
         self._grace = grace
-        self._release_timeout = release_timeout
+        self._holders = holders
+        self._maps = maps
         self._calls = Calls()
 
     def connect(self, volume_id: str, connection: Connection) -> str:
@@ -206,7 +209,7 @@ class IscsiVolumes:
 
     def _connect(self, volume_id: str, connection: Connection) -> str:
         commands = self._commands(self._connect_timeout)
-        connector = self._make_connector(commands)
+        connector = self._make_connector(commands, self._maps.wanted())
         future = self._calls.run(
             volume_id,
             lambda: connector.connect_volume(brick_properties(connection)),
@@ -216,13 +219,24 @@ class IscsiVolumes:
         )
         failure = future.exception()
         if failure is None:
-            return future.result()["path"]
+            found = future.result()
+            self._require_map(volume_id, connection, found)
+            return found["path"]
         if commands.login_abandoned:
             self._calls.leave_behind(volume_id, future, settles_in=LOGIN_SECONDS)
             raise iscsid_silent() from failure
         error = self._failure(failure, Code.CONNECT_FAILED, commands)
         self._clean_up(volume_id, connection)
         raise error from failure
+
+    def _require_map(
+        self, volume_id: str, connection: Connection, found: Mapping[str, str]
+    ) -> None:
+        try:
+            self._maps.require(made="multipath_id" in found)
+        except AttachdError:
+            self._clean_up(volume_id, connection)
+            raise
 
     def _clean_up(self, volume_id: str, connection: Connection) -> None:
         """Take away what a failed connect left. The undo does it again, and reports."""
@@ -239,16 +253,19 @@ class IscsiVolumes:
         devices = self._sysfs.lun_devices(connection.targets)
         for device in devices:
             self._identity.check_wwn(device, expected_wwn)
-        if any(device.size_bytes < size_bytes for device in devices):
+        whole: tuple[Block, ...] = (*devices, *self._holders.own_maps(devices))
+        if any(each.size_bytes < size_bytes for each in whole):
             check_lsscsi()
             # A rescan is no login: it needs no credentials.
-            self._make_connector(commands).extend_volume(
+            multipath = bool(self._holders.own_maps(devices))
+            self._make_connector(commands, multipath).extend_volume(
                 brick_properties(connection.without_secrets())
             )
             devices = self._sysfs.lun_devices(connection.targets)
         if not devices:
             return None
-        smallest = min(devices, key=lambda device: device.size_bytes)
+        whole = (*devices, *self._holders.own_maps(devices))
+        smallest = min(whole, key=lambda each: each.size_bytes)
         if smallest.size_bytes < size_bytes:
             raise AttachdError(
                 Code.EXTEND_FAILED,
@@ -289,10 +306,8 @@ class IscsiVolumes:
         self, connection: Connection, expected_wwn: str | None, commands: Commands
     ) -> None:
         devices = self._sysfs.lun_devices(connection.targets)
-        for device in devices:
-            self._check_own(device, expected_wwn)
-        for device in devices:
-            self._check_released(device, commands)
+        self._check_own(devices, expected_wwn)
+        self._holders.check_released(devices, commands)
         try:
             self._take_away(connection, devices, expected_wwn, commands)
         except AttachdError as exc:
@@ -312,8 +327,7 @@ class IscsiVolumes:
             own = [d for d in devices if d.lun == target.lun and d.wwn == expected_wwn]
             if not own or own != list(devices) or any(map(self._sysfs.answers, own)):
                 continue
-            for device in own:
-                self._check_released(device, commands)
+            self._holders.check_released(own, commands)
             LOG.warning("Logging out of %s: its target has ended it", session.iqn)
             commands(
                 *("iscsiadm", "-m", "session", "-r", str(session.sid), "--logout"),
@@ -328,69 +342,64 @@ class IscsiVolumes:
         expected_wwn: str | None,
         commands: Commands,
     ) -> None:
-        for device in devices[1:]:
-            # os-brick flushes the one that it is told of.
-            commands.as_root("blockdev", "--flushbufs", device.path)
-        execute = self._checking_again(devices, expected_wwn, commands)
-        self._make_connector(execute).disconnect_volume(
+        maps = self._holders.own_maps(devices)
+        wwids = {each.wwid for each in maps} | ({expected_wwn} if expected_wwn else set())
+        unflushed: Sequence[Block] = maps or devices[1:]  # os-brick flushes the disk it is told of
+        for each in unflushed:
+            commands.as_root("blockdev", "--flushbufs", each.path)
+        execute = self._checking_again(devices, maps, expected_wwn, commands)
+        told: tuple[Block, ...] = (*maps, *devices)
+        self._make_connector(execute, bool(maps)).disconnect_volume(
             brick_properties(connection.without_secrets()),
-            {"type": "block", "path": devices[0].path} if devices else {},
+            {"type": "block", "path": told[0].path} if told else {},
         )
-        self._exclusively(lambda: self._finish(connection.targets, commands))
+        self._exclusively(lambda: self._finish(connection.targets, wwids, commands))
 
     def _checking_again(
-        self, devices: Sequence[Device], expected_wwn: str | None, commands: Commands
+        self,
+        devices: Sequence[Device],
+        maps: Sequence[Map],
+        expected_wwn: str | None,
+        commands: Commands,
     ) -> Execute:
-        """``commands``, which refuse to delete a device that is another's or held by now.
+        """``commands``, which refuse to delete a device or a map that is another's or held by now.
 
         A guest may have been started, or Cinder have given the LUN away, while os-brick waited.
         """
         deletions = {f"/sys/block/{device.name}/device/delete": device for device in devices}
+        flushed = [("multipath", "-f", each.title) for each in maps]
 
         def execute(*command: str, **options: object) -> tuple[str, str]:
-            for device in filter(None, map(deletions.get, command)):
-                self._check_own(device, expected_wwn)
-                self._check_released(device, commands)
+            about = devices if command in flushed else [*filter(None, map(deletions.get, command))]
+            # A path that is down was judged beside those that answered.
+            asked = [d for d in about if len(devices) == 1 or self._sysfs.answers(d)]
+            self._check_own(asked, expected_wwn)
+            self._holders.check_released(about, commands)
             return commands(*command, **options)
 
         return execute
 
-    def _check_own(self, device: Device, expected_wwn: str | None) -> None:
+    def _check_own(self, devices: Sequence[Device], expected_wwn: str | None) -> None:
         """Raise wrong-device where another volume answers; None: it was never known."""
         if expected_wwn is not None:
-            self._identity.check_wwn(device, expected_wwn)
+            self._identity.check_own(devices, expected_wwn)
 
-    def _finish(self, targets: Iterable[Target], commands: Commands) -> None:
+    def _finish(self, targets: Iterable[Target], wwids: Iterable[str], commands: Commands) -> None:
         """Clean up behind os-brick and look: a session without devices may be someone's login."""
         self._remove_leftovers(targets, commands)
-        self._prove_absence(targets, commands)
+        self._remove_empty_maps(wwids, commands)
+        self._prove_absence(targets, wwids, commands)
 
-    def _check_released(self, device: Device, commands: Commands) -> None:
-        """Raise still-in-use while anybody holds the device; a closing process gets some time."""
-        waiting = tenacity.Retrying(
-            retry=tenacity.retry_if_result(bool),
-            stop=tenacity.stop_after_delay(self._release_timeout),
-            wait=tenacity.wait_fixed(_PAUSE),
-            retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
-        )
-        held_by: str = waiting(lambda: self._held_by(device, commands))
-        if held_by:
-            raise AttachdError(
-                Code.STILL_IN_USE,
-                f"{device.path} is still in use on this host.",
-                details=f"Held by {held_by}.",
-                resolution="Close it there, then resume the operation.",
-                touched=False,
-            )
+    def _remove_empty_maps(self, wwids: Iterable[str], commands: Commands) -> None:
+        """A map whose paths have all gone answers nobody, and would wait for the next volume."""
+        for each in self._empty_maps(wwids):
+            self._holders.check_map_released(each, commands)
+            LOG.warning("Removing the map %s: it has no path any more", each.title)
+            commands.as_root("multipath", "-f", each.title)
 
-    def _held_by(self, device: Device, commands: Commands) -> str:
-        holders = [f"/dev/{name}" for name in self._sysfs.holders(device.name)]
-        answer = commands.as_root(sys.executable, "-I", "-S", openers.__file__, device.path)
-        state = json.loads(answer)
-        holders += state["openers"]
-        if state["claimed"] and not holders:
-            holders.append("the kernel (a mount or swap)")
-        return ", ".join(holders)
+    def _empty_maps(self, wwids: Iterable[str]) -> list[Map]:
+        found = [each for wwid in wwids for each in self._sysfs.maps_of(wwid)]
+        return [each for each in found if not each.devices]
 
     def _remove_leftovers(self, targets: Iterable[Target], commands: Commands) -> None:
         """What os-brick doesn't find: sessions without a node record, records without a session."""
@@ -409,9 +418,12 @@ class IscsiVolumes:
                 check_exit_code=[0, NO_RECORDS],
             )
 
-    def _prove_absence(self, targets: Iterable[Target], commands: Commands) -> None:
+    def _prove_absence(
+        self, targets: Iterable[Target], wwids: Iterable[str], commands: Commands
+    ) -> None:
         left = [device.path for device in self._sysfs.lun_devices(targets)]
         left += [f"the session with {session.iqn}" for session in self._idle_sessions(targets)]
+        left += [f"the map {each.title}" for each in self._empty_maps(wwids)]
         left += [f"the node record of {t.iqn}" for t in self._idle_records(targets, commands)]
         if left:
             raise AttachdError(

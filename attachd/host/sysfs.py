@@ -20,6 +20,7 @@ from attachd.model import Target
 
 _SECTOR = 512
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENXIO})
+_MAP = "mpath"
 _SESSION = re.compile(r"session(\d+)")
 _LUN = re.compile(r"\d+:\d+:\d+:(\d+)")
 
@@ -38,19 +39,37 @@ class Session:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Device:
-    """A LUN's block device. ``wwn`` is what the kernel read when it found the device."""
+class Block:
+    """A block device, by the name that the kernel has for it now."""
 
     name: str
-    sid: int | None
-    lun: int
     size_bytes: int
-    wwn: str | None
 
     @property
     def path(self) -> str:
         """Its kernel path."""
         return f"/dev/{self.name}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device(Block):
+    """A LUN's block device. ``wwn`` is what the kernel read when it found the device."""
+
+    sid: int | None
+    lun: int
+    wwn: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Map(Block):
+    """A multipath map; ``wwid`` as udev spells a WWN, ``devices`` the names of its paths.
+
+    ``title`` is what device-mapper calls it.
+    """
+
+    title: str
+    wwid: str
+    devices: frozenset[str]
 
 
 class Sysfs:
@@ -135,6 +154,50 @@ class Sysfs:
         return tuple(
             holder.name for part in (base, *partitions) for holder in _entries(part / "holders")
         )
+
+    def map(self, name: str) -> Map | None:
+        """A multipath map by its kernel name; None: there is none of that name."""
+        base = self._root / "block" / name
+        try:
+            kind, _, wwid = _text(base / "dm/uuid").partition("-")
+            title, sectors = _text(base / "dm/name"), int(_text(base / "size"))
+        except OSError as exc:
+            _check_gone(exc, base)
+            return None
+        if kind != _MAP:
+            return None
+        devices = frozenset(slave.name for slave in _entries(base / "slaves"))
+        return Map(
+            name=name,
+            title=title,
+            wwid=wwid,
+            devices=devices,
+            size_bytes=sectors * _SECTOR,
+        )
+
+    def maps_over(self, devices: Iterable[Device]) -> tuple[Map, ...]:
+        """The maps that have any of these devices for a path."""
+        names = {holder for device in devices for holder in self.holders(device.name)}
+        found = (self.map(name) for name in sorted(names))
+        return tuple(each for each in found if each is not None)
+
+    def maps_of(self, wwid: str) -> tuple[Map, ...]:
+        """The maps of this WWN, with paths or without."""
+        found = (self.map(path.name) for path in _entries(self._root / "block", "dm-*"))
+        return tuple(each for each in found if each is not None and each.wwid == wwid)
+
+    def map_partitions(self, a_map: Map) -> tuple[str, ...]:
+        """The names of the devices that kpartx made of the partitions in a map."""
+        return tuple(name for name in self.holders(a_map.name) if self._is_partition(name, a_map))
+
+    def _is_partition(self, name: str, a_map: Map) -> bool:
+        try:
+            uuid = _text(self._root / "block" / name / "dm/uuid")
+        except OSError as exc:
+            _check_gone(exc, self._root / "block" / name)
+            return False
+        part, _, whole = uuid.partition("-")
+        return part.startswith("part") and whole == f"{_MAP}-{a_map.wwid}"
 
     def _session(self, path: Path) -> Session | None:
         match = _SESSION.fullmatch(path.name)

@@ -150,9 +150,8 @@ class Reconnect(Housekeeping):
             size_bytes=record.size_bytes,
             expected_wwn=record.wwn,
         )
-        led_to = device.path == record.host_path
-        if led_to and record.source != record.host_path:  # /dev/sdb may be another's since
-            led_to = record.source in self._worlds.host.names_of(device)
+        # /dev/sdb may be another's since; and multipathd may have taken the device for a map.
+        led_to = record.source in self._worlds.host.names_of(device)
         if not led_to:
             raise AttachdError(
                 Code.WRONG_DEVICE,

@@ -20,7 +20,7 @@ from typing import Protocol
 import pytest
 
 from attachd.errors import AttachdError, Code
-from attachd.model import Chap, Connection, HostSession, Target
+from attachd.model import Chap, Connection, HostSession, Multipath, Target
 from attachd.operations.ports import Host
 from tests.contract import lio
 from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
@@ -36,7 +36,7 @@ from pathlib import Path
 from oslo_config import cfg
 from attachd.host import privilege
 from attachd.host.host import IscsiHost
-from attachd.model import Connection, Target
+from attachd.model import Connection, Multipath, Target
 locks = Path(sys.argv[1])
 privilege.prepare_lock_directory(locks, user="nobody")
 privilege.configure_os_brick(cfg.CONF, lock_path=locks)
@@ -46,6 +46,7 @@ privilege.check_lock_directory(locks)
 host = IscsiHost(
     helper=helper, my_ip=None, portal_timeout=30, connect_timeout=300, disconnect_timeout=300,
     grace=120, release_timeout=5, udev_timeout=60, guard_timeout=60, scan_attempts=1,
+    multipath=Multipath.OFF,
 )
 portal, iqn, size = sys.argv[2], sys.argv[3], int(sys.argv[4])
 connection = Connection(protocol="iscsi", targets=(Target(portal=portal, iqn=iqn, lun=0),))
@@ -59,9 +60,9 @@ print(device.wwn)
 
 
 class MakeHost(Protocol):
-    """Makes a real room with a deadline for connects."""
+    """Makes a real room, with its deadline for connects."""
 
-    def __call__(self, *, connect_timeout: float = ...) -> Host:
+    def __call__(self, *, connect_timeout: float = ..., multipath: Multipath = ...) -> Host:
         """The room."""
 
 
@@ -79,7 +80,7 @@ def make_lab_host() -> Iterator[MakeHost]:
         privilege.configure_os_brick(cfg.CONF, lock_path=Path(locks))
         helper = privilege.fork_privileged_helper()
 
-        def make(*, connect_timeout: float = 300) -> Host:
+        def make(*, connect_timeout: float = 300, multipath: Multipath = Multipath.OFF) -> Host:
             return IscsiHost(
                 helper=helper,
                 my_ip=None,
@@ -91,6 +92,7 @@ def make_lab_host() -> Iterator[MakeHost]:
                 udev_timeout=60,
                 guard_timeout=60,
                 scan_attempts=1,
+                multipath=multipath,
             )
 
         yield make

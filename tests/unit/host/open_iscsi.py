@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from attachd.host.brick import Execute, ProcessExecutionError
 from attachd.host.commands import NO_RECORDS, NO_SESSION
-from tests.unit.host.tree import Tree
+from tests.unit.host.tree import WWN, Tree
 
 Place = tuple[str, str]
 """Portal and IQN."""
@@ -47,6 +47,8 @@ class OpenIscsi:
                 self._node((portal, iqn), tuple(verb))
             case (_, "-I", "-S", _, _):
                 return json.dumps({"claimed": self.claimed, "openers": self.opened_by}), ""
+            case ("multipath", "-f", title):
+                self.tree.unmap(title)
         return "", ""
 
     def log_in(self, place: Place) -> None:
@@ -85,7 +87,10 @@ class OpenIscsi:
 
 @dataclass(kw_only=True)
 class FakeBrick:
-    """os-brick's connector on single paths; ``luns`` are what the storage exports.
+    """os-brick's connector; ``luns`` are what the storage exports, each by the first portal.
+
+    With ``multipath`` it connects the LUN of every portal as sda, sdb ..., and dm-0 is their map,
+    where ``maps`` says so.
 
     ``hold`` is waited for where ``wait_at`` says; ``removes`` False: a disconnect removes nothing.
     """
@@ -100,11 +105,15 @@ class FakeBrick:
     grown: int | None = None
     """What the storage says of a LUN's size; None: what it has said before."""
     failure: Exception | None = None
+    multipath: bool = False
+    maps: bool = True
 
     def connect_volume(self, properties: dict[str, Any], /) -> dict[str, str]:
         """Log in and find the LUN; wait and fail as told."""
         self.calls.append(("connect", properties))
         self._wait("lock")
+        if self.multipath:
+            return self._connect_all(properties)
         place = (properties["target_portals"][0], properties["target_iqns"][0])
         node = ("iscsiadm", "-m", "node", "-T", place[1], "-p", place[0])
         self.execute(*node, "--op", "new", run_as_root=True)
@@ -117,6 +126,27 @@ class FakeBrick:
         self._wait("end")
         return {"type": "block", "path": f"/dev/{self.luns[lun]}"}
 
+    def _connect_all(self, properties: dict[str, Any]) -> dict[str, str]:
+        disks = []
+        places = zip(properties["target_portals"], properties["target_iqns"], strict=True)
+        for name, place in zip(("sda", "sdb", "sdc"), places, strict=False):
+            node = ("iscsiadm", "-m", "node", "-T", place[1], "-p", place[0])
+            self.execute(*node, "--op", "new", run_as_root=True)
+            self.execute(*node, "--login", run_as_root=True)
+            self.iscsi.tree.lun(self.iscsi.sessions[place], properties["target_luns"][0], name)
+            disks.append(name)
+        if not self.maps:
+            return {"type": "block", "path": f"/dev/{disks[0]}"}
+        self.iscsi.tree.map("dm-0", *disks)
+        return {"type": "block", "path": "/dev/dm-0", "multipath_id": WWN}
+
+    def _remove_all(self, title: str) -> None:
+        self.execute("multipath", "-f", title, run_as_root=True)
+        for block in sorted((self.iscsi.tree.sys / "block").iterdir()):
+            delete = f"/sys/block/{block.name}/device/delete"
+            self.execute("tee", "-a", delete, process_input="1", run_as_root=True)
+            self.iscsi.tree.remove_lun(block.name)
+
     def disconnect_volume(self, properties: dict[str, Any], info: dict[str, str], /) -> None:
         """Flush and remove the device it is told of; log out where no other is left."""
         self.calls.append(("disconnect", {**properties, **info}))
@@ -125,7 +155,9 @@ class FakeBrick:
             raise self.failure
         if not self.removes:
             return
-        if info:
+        if self.multipath:
+            self._remove_all("mpatha")
+        elif info:
             self.execute("blockdev", "--flushbufs", info["path"], run_as_root=True)
             name = info["path"].removeprefix("/dev/")
             delete = f"/sys/block/{name}/device/delete"
@@ -156,6 +188,3 @@ class FakeBrick:
             if place == "login":
                 # os-brick's loop runs commands while it waits.
                 self.execute("iscsiadm", "-m", "session", run_as_root=True)
-
-
-MakeBrick = Callable[[Execute], FakeBrick]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ class Reader:
         self.reads = 0
         self.initiator = "iqn.1993-08.org.debian:01:abc"
 
-    def __call__(self, my_ip: str, host: str) -> Connector:
+    def __call__(self, my_ip: str, host: str, multipath: bool) -> Connector:
         self.reads += 1
-        return {"ip": my_ip, "host": host, "initiator": self.initiator}
+        return {"ip": my_ip, "host": host, "initiator": self.initiator, "multipath": multipath}
 
 
 @pytest.fixture
@@ -29,9 +30,19 @@ def name(tmp_path: Path) -> Path:
     return path
 
 
+def properties_of(
+    reader: Reader,
+    name: Path,
+    *,
+    my_ip: str | None = None,
+    multipath: Callable[[], bool] = lambda: False,
+) -> ConnectorProperties:
+    return ConnectorProperties(read=reader, my_ip=my_ip, multipath=multipath, initiator_name=name)
+
+
 def test_read_once(name: Path) -> None:
     reader = Reader()
-    properties = ConnectorProperties(read=reader, my_ip="192.0.2.7", initiator_name=name)
+    properties = properties_of(reader, name, my_ip="192.0.2.7")
     assert properties.get()["ip"] == "192.0.2.7"
     assert properties.get() == properties.get()
     assert reader.reads == 1
@@ -40,7 +51,7 @@ def test_read_once(name: Path) -> None:
 @pytest.mark.parametrize("replaced", [True, False])
 def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool) -> None:
     reader = Reader()
-    properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)
+    properties = properties_of(reader, name)
     properties.get()
     reader.initiator = "iqn.1993-08.org.debian:01:xyz"
     if replaced:
@@ -55,7 +66,7 @@ def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool) -
 
 
 def test_what_a_caller_does_to_its_copy_stays_its_own(name: Path) -> None:
-    properties = ConnectorProperties(read=Reader(), my_ip=None, initiator_name=name)
+    properties = properties_of(Reader(), name)
     copy = dict(properties.get())
     copy["host"] = "elsewhere"
     assert properties.get()["host"] != "elsewhere"
@@ -64,10 +75,18 @@ def test_what_a_caller_does_to_its_copy_stays_its_own(name: Path) -> None:
 def test_no_initiator_name_is_not_kept(name: Path) -> None:
     reader = Reader()
     reader.initiator = ""
-    properties = ConnectorProperties(read=reader, my_ip=None, initiator_name=name)
+    properties = properties_of(reader, name)
     with pytest.raises(Unreachable) as caught:
         properties.get()
     assert caught.value.code is Code.ISCSI_UNAVAILABLE
     assert not caught.value.touched
     reader.initiator = "iqn.new"
     assert properties.get()["initiator"] == "iqn.new"
+
+
+def test_read_anew_when_multipathd_comes_or_goes(name: Path) -> None:
+    running = [False]
+    properties = properties_of(Reader(), name, multipath=lambda: running[0])
+    assert properties.get()["multipath"] is False
+    running[0] = True
+    assert properties.get()["multipath"] is True

@@ -8,6 +8,7 @@ from attachd.errors import Code, Unreachable, World
 from attachd.host import brick
 from attachd.host.commands import DeadlinePassedError
 from attachd.host.host import IscsiHost
+from attachd.model import Multipath
 from attachd.operations.ports import Host
 from tests.unit.host.tree import connection
 
@@ -22,7 +23,7 @@ class Helper:
         return self._alive
 
 
-def host(*, alive: bool) -> Host:
+def host(*, alive: bool, multipath: Multipath = Multipath.OFF) -> Host:
     return IscsiHost(
         helper=Helper(alive=alive),
         my_ip="192.0.2.7",
@@ -34,6 +35,7 @@ def host(*, alive: bool) -> Host:
         udev_timeout=1,
         guard_timeout=1,
         scan_attempts=1,
+        multipath=multipath,
     )
 
 

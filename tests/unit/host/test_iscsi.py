@@ -5,86 +5,19 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
 
 import pytest
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.host import iscsi
-from attachd.host.brick import Execute, ExecutionTimeout, ProcessExecutionError
+from attachd.host.brick import ExecutionTimeout, ProcessExecutionError
 from attachd.host.commands import LOGIN_REFUSED, LOGIN_SECONDS, NO_ISCSID
-from attachd.host.identity import Identity
-from attachd.host.iscsi import IscsiVolumes, brick_properties
-from attachd.host.sysfs import Sysfs
-from attachd.model import Chap, Connection
-from tests.unit.host.open_iscsi import FakeBrick, OpenIscsi
-from tests.unit.host.tree import GIB, IQN, OTHER_WWN, WWN, Tree, connection, target
+from attachd.host.iscsi import brick_properties
+from attachd.model import Chap
+from tests.unit.host.bench import VOLUME, Bench
+from tests.unit.host.tree import GIB, IQN, OTHER_WWN, WWN, connection, target
 
-VOLUME = "11111111-2222-3333-4444-555555555555"
 CHAP = Chap(username="user", password="sesame-open")
-
-
-class Bench:
-    """IscsiVolumes over a tree; the storage exports LUN 0 and 1, its portal is a real socket."""
-
-    def __init__(self, root: Path, portal: str) -> None:
-        self.portal = portal
-        self.tree = Tree(root)
-        self.iscsi = OpenIscsi(tree=self.tree)
-        self.fresh = {"/dev/sda": WWN, "/dev/sdb": OTHER_WWN}
-        self.alive = True
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-        self.behaviour: dict[str, Any] = {}
-        self.volumes = self.with_timeouts()
-
-    def with_timeouts(self, *, connect: float = 60, grace: float = 60) -> IscsiVolumes:
-        sysfs = Sysfs(root=self.tree.sys)
-        return IscsiVolumes(
-            sysfs=sysfs,
-            identity=Identity(
-                sysfs=sysfs, inquire=self.fresh.__getitem__, udev_timeout=1, dev=self.tree.dev
-            ),
-            execute=self.iscsi,
-            helper_alive=lambda: self.alive,
-            make_connector=self.brick,
-            exclusively=lambda function: function(),
-            portal_timeout=10,
-            connect_timeout=connect,
-            disconnect_timeout=60,
-            grace=grace,
-            release_timeout=0.1,
-        )
-
-    def brick(self, execute: Execute) -> FakeBrick:
-        return FakeBrick(
-            execute=execute,
-            iscsi=self.iscsi,
-            luns={0: "sda", 1: "sdb"},
-            calls=self.calls,
-            **self.behaviour,
-        )
-
-    def connection(self, lun: int = 0) -> Connection:
-        return connection(target(lun, portal=self.portal))
-
-    def connect(self, lun: int = 0) -> str:
-        return self.volumes.connect(VOLUME, self.connection(lun))
-
-    def disconnect(self, lun: int = 0, *, expected_wwn: str | None = WWN) -> None:
-        self.volumes.disconnect(VOLUME, self.connection(lun), expected_wwn=expected_wwn)
-
-    @property
-    def left(self) -> list[str]:
-        """What is on the host."""
-        devices = [path.name for path in (self.tree.sys / "block").iterdir()]
-        return devices + [iqn for _, iqn in [*self.iscsi.sessions, *self.iscsi.records]]
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with socket.create_server(("127.0.0.1", 0), backlog=64) as server:
-        yield Bench(tmp_path, f"127.0.0.1:{server.getsockname()[1]}")
 
 
 @pytest.fixture

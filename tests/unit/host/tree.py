@@ -76,7 +76,37 @@ class Tree:
         """The kernel was told to look again."""
         (self.sys / "block" / name / "size").write_text(f"{size // 512}\n")
 
+    def map(
+        self, name: str, *disks: str, title: str = "mpatha", uuid: str = f"mpath-{WWN}"
+    ) -> None:
+        """A device of device-mapper over others."""
+        block = self.sys / "block" / name
+        for directory in ("dm", "slaves", "holders"):
+            (block / directory).mkdir(parents=True)
+        (block / "dm/uuid").write_text(f"{uuid}\n")
+        (block / "dm/name").write_text(f"{title}\n")
+        (block / "size").write_text(f"{GIB // 512}\n")
+        (self.dev / name).write_text("")
+        for disk in disks:
+            (block / "slaves" / disk).mkdir()
+            (self.sys / "block" / disk / "holders" / name).mkdir()
+
+    def unmap(self, title: str) -> None:
+        """By the name that device-mapper has for it."""
+        for block in (self.sys / "block").glob("dm-*"):
+            if (block / "dm/name").read_text().strip() == title:
+                for disk in (block / "slaves").iterdir():
+                    (self.sys / "block" / disk.name / "holders" / block.name).rmdir()
+                shutil.rmtree(block)
+                (self.dev / block.name).unlink()
+
+    def down(self, sid: int) -> None:
+        """The session is lost, and the kernel tries to get it back."""
+        (self.sys / f"class/iscsi_session/session{sid}/state").write_text("FAILED\n")
+
     def remove_lun(self, name: str) -> None:
+        for holder in list((self.sys / "block" / name / "holders").iterdir()):
+            (self.sys / "block" / holder.name / "slaves" / name).rmdir()
         place = (self.sys / "block" / name / "device").resolve()
         (self.sys / "block" / name).unlink()
         (self.dev / name).unlink()
