@@ -18,6 +18,7 @@ import re
 from attachd.cinder.wire import Answer
 from attachd.errors import AttachdError, Code
 from attachd.model import Chap, Connection, Mode, Target
+from attachd.portal import spelled
 
 ISCSI = "iscsi"
 
@@ -110,7 +111,7 @@ def _portal(portal: Answer) -> str:
     match = _PORTAL.fullmatch(portal.text())
     if not match or not 0 < int(match[1]) <= LARGEST_PORT:
         raise portal.wrong("is not address:port")
-    return match[0]
+    return spelled(match[0])
 
 
 def _iqn(iqn: Answer) -> str:
@@ -175,3 +176,5 @@ def _unsupported(info: Answer) -> AttachdError:
         resolution="Use a volume type whose backend speaks iSCSI.",
         touched=info.touched,
     )
+
+

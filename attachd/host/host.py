@@ -17,9 +17,9 @@ from attachd.host.identity import Identity, inquiry
 from attachd.host.initiator import check_initiator
 from attachd.host.iscsi import IscsiVolumes, check_lsscsi
 from attachd.host.multipath import Maps
-from attachd.host.portals import join_portal
 from attachd.host.sysfs import Block, Sysfs
 from attachd.model import Connection, Connector, HostDevice, HostSession, Multipath
+from attachd.portal import join_portal
 
 # os-brick asks a dozen programs for the connector's properties; multipathd is one.
 _PROPERTIES_SECONDS = 120

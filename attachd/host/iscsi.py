@@ -32,9 +32,10 @@ from attachd.host.failures import helper_lost, iscsid_is_starting, iscsid_silent
 from attachd.host.holders import Holders
 from attachd.host.identity import Identity
 from attachd.host.multipath import Maps
-from attachd.host.portals import answering, split_portal
+from attachd.host.portals import answering
 from attachd.host.sysfs import Block, Device, Map, Session, Sysfs
 from attachd.model import Connection, Target
+from attachd.portal import split_portal
 
 LOG = logging.getLogger(__name__)
 

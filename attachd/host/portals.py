@@ -6,28 +6,12 @@ host waits. A TCP connection tells within seconds.
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from collections.abc import Iterable
 
 from attachd.errors import AttachdError, Code
 from attachd.model import Target
-
-
-def split_portal(portal: str) -> tuple[str, int]:
-    """Address and port of ``address:port[,tag]``; IPv6 in brackets or not, in its short form."""
-    address, _, port = portal.partition(",")[0].rpartition(":")
-    address = address.removeprefix("[").removesuffix("]")
-    try:
-        address = ipaddress.ip_address(address).compressed
-    except ValueError:
-        address = address.lower()
-    return address, int(port)
-
-
-def join_portal(address: str, port: int) -> str:
-    """``address:port``, IPv6 in brackets."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+from attachd.portal import split_portal
 
 
 def answering(targets: Iterable[Target], *, timeout: float) -> tuple[Target, ...]:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attachd.errors import Code, Unreachable, World
-from attachd.host.portals import split_portal
 from attachd.host.vpd import wwn_of
 from attachd.model import Target
+from attachd.portal import split_portal
 
 _SECTOR = 512
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENXIO})

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -120,13 +120,26 @@ class LabBench:
         self.lio = lio
         self._targets: dict[str, LioTarget] = {}
 
-    def export(self, *, chap: Chap | None = None) -> Connection:
-        """A new target with a LUN of SIZE bytes."""
-        target = self.lio.target(chap=(chap.username, chap.password) if chap else None)
+    def export(
+        self,
+        *,
+        chap: Chap | None = None,
+        mutual: Chap | None = None,
+        portals: Sequence[str] = (PORTAL,),
+    ) -> Connection:
+        """A new target with a LUN of SIZE bytes.
+
+        ``mutual``: how it proves itself to an initiator that asks.
+        """
+        target = self.lio.target(
+            chap=(chap.username, chap.password) if chap else None,
+            mutual=(mutual.username, mutual.password) if mutual else None,
+            portals=portals,
+        )
         self.lio.put(target, 0, size_bytes=SIZE)
         self._targets[target.iqn] = target
-        place = Target(portal=PORTAL, iqn=target.iqn, lun=0)
-        return Connection(protocol="iscsi", targets=(place,), chap=chap)
+        places = tuple(Target(portal=portal, iqn=target.iqn, lun=0) for portal in portals)
+        return Connection(protocol="iscsi", targets=places, chap=chap)
 
     def export_beside(self, connection: Connection) -> Connection:
         """One more LUN of the same target."""

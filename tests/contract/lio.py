@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -72,8 +73,17 @@ class Lio:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def target(self, *, chap: tuple[str, str] | None = None) -> LioTarget:
-        """A target open to every initiator, or to those with these CHAP credentials."""
+    def target(
+        self,
+        *,
+        chap: tuple[str, str] | None = None,
+        mutual: tuple[str, str] | None = None,
+        portals: Sequence[str] = (PORTAL,),
+    ) -> LioTarget:
+        """A target open to every initiator, or to those with these CHAP credentials.
+
+        ``mutual``: those by which it proves itself to an initiator that asks for them.
+        """
         target = LioTarget(iqn=f"{PREFIX}:{uuid.uuid4().hex[:12]}")
         target.tpg.mkdir(parents=True)
         self._targets.append(target)
@@ -86,7 +96,11 @@ class Lio:
             (target.tpg / "attrib" / attribute).write_text(str(value))
         if chap is not None:
             self.set_chap(target, *chap)
-        self.open_portal(target)
+        if mutual is not None:
+            (target.tpg / "auth/userid_mutual").write_text(mutual[0])
+            (target.tpg / "auth/password_mutual").write_text(mutual[1])
+        for portal in portals:
+            self.open_portal(target, portal)
         (target.tpg / "enable").write_text("1")
         return target
 
@@ -95,9 +109,9 @@ class Lio:
         (target.tpg / "auth/userid").write_text(username)
         (target.tpg / "auth/password").write_text(password)
 
-    def open_portal(self, target: LioTarget) -> None:
+    def open_portal(self, target: LioTarget, portal: str = PORTAL) -> None:
         """Listen."""
-        (target.tpg / "np" / PORTAL).mkdir()
+        (target.tpg / "np" / portal).mkdir()
 
     def close_portal(self, target: LioTarget) -> None:
         """Refuse connections from now on."""

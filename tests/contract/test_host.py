@@ -28,6 +28,7 @@ from tests.contract.lio import PORTAL, PREFIX, Lio
 
 CHAP = Chap(username="attachd", password="a-secret-of-the-test")
 OTHER_WWN = "36001405ffffffffffffffffffffffff"
+ISCSID_CONF = Path("/etc/iscsi/iscsid.conf")
 # Seconds: more than a look takes in a slow lab, less than iscsid may try to log in.
 AT_ONCE = 30
 START = """
@@ -461,6 +462,55 @@ def test_a_target_that_takes_the_connection_and_says_nothing(
         assert caught.value.code is Code.DEADLINE_EXCEEDED
         assert not host.present(connection)
         host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+# --- portals and credentials that Cinder's LVM driver doesn't have --------------------------------
+
+
+@pytest.mark.lab
+def test_a_portal_on_ipv6(lab: LabBench, volume_id: str) -> None:
+    connection = lab.export(portals=["[::1]:3270"], chap=CHAP)
+    path = lab.host.connect(volume_id, connection)
+    assert identified_wwn(lab, path, connection) == lab.target(connection).luns[0].wwn
+    (session,) = [s for s in lab.host.sessions() if s.iqn == connection.targets[0].iqn]
+    assert session.portals == {"[::1]:3270"}
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+@pytest.fixture
+def asking_initiator() -> Iterator[Chap]:
+    """This host wants each target to prove itself; os-brick knows no credentials for that."""
+    wanted = Chap(username="the-target", password="a-secret-of-the-target")
+    settings = (
+        f"node.session.auth.username_in = {wanted.username}\n"
+        f"node.session.auth.password_in = {wanted.password}\n"
+    )
+    before = ISCSID_CONF.read_text()
+    ISCSID_CONF.write_text(f"{before}\n{settings}")
+    yield wanted
+    ISCSID_CONF.write_text(before)
+
+
+@pytest.mark.lab
+def test_mutual_chap(lab: LabBench, volume_id: str, asking_initiator: Chap) -> None:
+    connection = lab.export(chap=CHAP, mutual=asking_initiator)
+    path = lab.host.connect(volume_id, connection)
+    assert identified_wwn(lab, path, connection) == lab.target(connection).luns[0].wwn
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
+    assert lab.leftovers() == []
+
+
+@pytest.mark.lab
+def test_a_target_that_can_not_prove_itself(
+    lab: LabBench, volume_id: str, asking_initiator: Chap
+) -> None:
+    connection = lab.export(chap=CHAP, mutual=replace(asking_initiator, password="another-secret"))
+    with pytest.raises(AttachdError) as caught:
+        lab.host.connect(volume_id, connection)
+    assert caught.value.code is Code.CONNECT_FAILED
+    lab.host.disconnect(volume_id, connection, expected_wwn=None)
     assert lab.leftovers() == []
 
 

@@ -144,6 +144,22 @@ def packets(host: Host, port: int, verdict: str) -> Iterator[None]:
 
 
 @contextmanager
+def portal_cut(host: Host, address: str) -> Iterator[None]:
+    """Every packet to and from one address of the storage is lost for a while."""
+    table = f"portal_{uuid.uuid4().hex[:8]}"
+    host.script(
+        f"nft add table ip {table}\n"
+        f"nft add chain ip {table} input '{{ type filter hook input priority 0; }}'\n"
+        f"nft add rule ip {table} input ip daddr {address} tcp dport 3260 drop\n"
+        f"nft add rule ip {table} input ip saddr {address} tcp sport 3260 drop\n"
+    )
+    try:
+        yield
+    finally:
+        host.do("nft", "delete", "table", "ip", table)
+
+
+@contextmanager
 def after_each_export(host: Host, script: str) -> Iterator[None]:
     """A shell script runs in the host after each of Cinder's exports, with ``$IQN`` set.
 

@@ -61,6 +61,12 @@ def test_the_plural_goes_before_the_singular() -> None:
     )
 
 
+def test_a_portal_has_one_spelling() -> None:
+    """iscsiadm and the kernel know no other, and os-brick compares it as text."""
+    (there,) = read({**SINGULAR, "target_portal": "[2001:DB8:0:0::1]:3260"}).targets
+    assert there.portal == "[2001:db8::1]:3260"
+
+
 @pytest.mark.parametrize("absent", ["target_portals", "target_iqns", "target_luns"])
 def test_a_plural_that_is_not_whole_does_not_count(absent: str) -> None:
     info = {key: value for key, value in PLURAL.items() if key != absent}

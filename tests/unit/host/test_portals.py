@@ -6,7 +6,8 @@ from collections.abc import Iterator
 import pytest
 
 from attachd.errors import AttachdError, Code
-from attachd.host.portals import answering, split_portal
+from attachd.host.portals import answering
+from attachd.portal import spelled, split_portal
 from tests.unit.host.tree import target
 
 
@@ -75,3 +76,10 @@ def test_a_portal_that_drops_packets(silent: str) -> None:
 )
 def test_parts_of_a_portal(portal: str, parts: tuple[str, int]) -> None:
     assert split_portal(portal) == parts
+
+
+@pytest.mark.parametrize(
+    "portal", ["[2001:DB8:0::1]:3260", "[2001:db8::1]:3260,1", "[2001:db8:0:0:0:0:0:1]:3260"]
+)
+def test_one_spelling(portal: str) -> None:
+    assert spelled(portal) == "[2001:db8::1]:3260"
