@@ -3,6 +3,7 @@ from __future__ import annotations
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
@@ -293,12 +294,17 @@ def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.Monke
     monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     place = (bench.portal, IQN)
     bench.iscsi.records.add(place)
-    timer = threading.Timer(0.1, bench.iscsi.log_in, (place,))
-    timer.start()
+
+    def log_in() -> None:
+        while len(bench.iscsi.ran) < 2:  # it was looked for in vain
+            time.sleep(0.01)
+        bench.iscsi.log_in(place)
+
+    iscsid = threading.Thread(target=log_in)
+    iscsid.start()
     bench.volumes.settle(VOLUME, bench.connection(), age=0)
-    timer.join()
+    iscsid.join()
     assert place in bench.iscsi.sessions
-    assert len(bench.iscsi.ran) > 1
     bench.disconnect(expected_wwn=None)
     assert bench.left == []
 
