@@ -44,7 +44,8 @@ functional: $(VENV)/ready
 # Two hours.
 crash: $(VENV)/ready
 	tools/lab up
-	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py
+	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py \
+		tests/functional/test_kills_old_style.py
 
 # Every fault at every step that it can be had at, and what else make test leaves out for its time:
 # an hour and a half.
