@@ -47,6 +47,13 @@ def test_a_running_guest_sees_its_volume_grow(
         refused = host.attachctl("extend", guest.name, volume, size)
         assert (refused.status, refused.code) == (4, "size-invalid")
 
+    # Beyond the project's quota: Cinder says no, and everything is as before.
+    with cloud.quota(gigabytes=2):
+        refused = host.attachctl("extend", guest.name, volume, "3")
+        assert (refused.status, refused.code) == (1, "cinder-refused"), refused.err
+    assert cloud.size(volume) == (2, "in-use")
+    assert host.attachctl("audit").status == 0
+
     # By somebody else, in Cinder alone: the audit finds it, and its repair goes through.
     cloud.extend(volume, 3)
     audited = host.attachctl("audit", "-f", "json")

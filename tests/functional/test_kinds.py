@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.functional import faults
 from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
 
 MEGABYTES = 4
@@ -111,6 +112,40 @@ def test_the_front_end_qos_limits_the_guest(
     # The bucket lets a tenth of a second's bytes through at once.
     assert limited > MEGABYTES - 1
     assert limited > 1.5 * unlimited
+
+
+# --- discard -------------------------------------------------------------------------------------
+
+USED = 64
+"""Megabytes."""
+
+
+def megabytes_used(host: Host, volume_id: str) -> float:
+    """What a thin volume of 1 GiB holds, by LVM."""
+    name = f"cinder-volumes/volume-{volume_id}"
+    return float(host.do("lvs", "--noheadings", "-o", "data_percent", name)) * 1024 / 100
+
+
+@pytest.mark.exhaustive
+def test_what_the_guest_discards_leaves_the_thin_volume(
+    host: Host, worlds: Worlds, guest: Guest, volume: str
+) -> None:
+    # Cinder says that its volumes can be discarded; LIO doesn't offer it of itself.
+    files = "/sys/kernel/config/target/core/iblock_*/$IQN/attrib/emulate_tpu"
+    with faults.after_each_export(host, f"for file in {files}; do echo 1 > $file; done"):
+        attach(host, guest, volume, "--bus", "scsi")
+    xml = host.domain_xml(guest.name)
+    disk_xml = xml[: xml.index(f"<serial>{volume}</serial>")].rpartition("<disk ")[2]
+    assert "discard='unmap'" in disk_xml
+    disk = guest.do("sh", "-c", f"grep -l {volume} /sys/block/sd*/device/vpd_pg83").split("/")[3]
+    before = megabytes_used(host, volume)
+    guest.do("dd", "if=/dev/urandom", f"of=/dev/{disk}", "bs=1M", f"count={USED}", "conv=fsync")
+    full = megabytes_used(host, volume)
+    assert full >= before + USED - 1
+    guest.do("blkdiscard", f"/dev/{disk}")
+    assert megabytes_used(host, volume) <= full - USED + 1
+    detach(host, guest, volume)
+    worlds.assert_nothing_left(volume, guest)
 
 
 # --- transient guests --------------------------------------------------------------------------

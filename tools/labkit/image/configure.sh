@@ -74,6 +74,9 @@ lvm_suppress_fd_warnings = true
 target_protocol = iscsi
 target_helper = lioadm
 target_ip_address = 127.0.0.1
+# For hosts that ask for several paths (multipath); all others get the first one.
+target_secondary_ip_addresses = 127.0.0.2
+report_discard_supported = true
 use_chap_auth = true
 volume_clear = none
 [database]

@@ -1,0 +1,112 @@
+"""Many volumes: as many as a guest has places for, and several on each of several guests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.functional.lab import Cloud, Guest, Host, Result, eventually
+
+pytestmark = pytest.mark.exhaustive
+
+AT_ONCE = 4
+PATIENCE = 3600
+"""Seconds. cinder-volume, emulated, exports one volume in ten."""
+MEGABYTES = 1
+
+
+@pytest.fixture
+def make_volumes(cloud: Cloud) -> Iterator[Callable[[int], list[str]]]:
+    """Makes so many volumes; all of them are gone behind the test."""
+    made: list[str] = []
+
+    def make(count: int) -> list[str]:
+        made.extend(new := [cloud.volume() for _ in range(count)])
+        return new
+
+    yield make
+    for volume in made:
+        cloud.delete(volume)
+
+
+def for_each(host: Host, verb: str, pairs: Sequence[tuple[Guest, str]]) -> None:
+    """attachctl for every pair, some at once; all must succeed."""
+
+    def one(pair: tuple[Guest, str]) -> Result:
+        guest, volume = pair
+        return host.attachctl(verb, guest.name, volume, timeout=PATIENCE)
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        results = list(pool.map(one, pairs))
+    assert [result.err for result in results if result.status != 0] == []
+
+
+def assert_all_attached(host: Host, cloud: Cloud, pairs: Sequence[tuple[Guest, str]]) -> None:
+    """By every world: each its own session, device, name, and disk in its guest."""
+    listed = host.api("attachments")["attachments"]
+    assert {(a["guest_name"], a["volume_id"]) for a in listed} == {
+        (guest.name, volume) for guest, volume in pairs
+    }
+    assert len({(a["guest_name"], a["device"]) for a in listed}) == len(pairs)
+    assert len({a["wwn"] for a in listed}) == len(pairs)
+    sessions = "\n".join(host.sessions())
+    for guest, volume in pairs:
+        assert cloud.status(volume) == "in-use"
+        assert sessions.count(volume) == 1
+        assert guest.disk_with_serial(volume) is not None
+    audit = host.attachctl("audit", timeout=PATIENCE)
+    assert audit.status == 0, audit.out + audit.err
+
+
+def assert_all_gone(host: Host, cloud: Cloud, pairs: Sequence[tuple[Guest, str]]) -> None:
+    """No world knows any of it."""
+    everything = "\n".join(host.sessions())
+    for guest in {guest.name for guest, _ in pairs}:
+        everything += host.domain_xml(guest) + host.domain_xml(guest, inactive=True)
+    for _, volume in pairs:
+        assert cloud.status(volume) == "available"
+        assert volume not in everything
+    assert host.api("attachments")["attachments"] == []
+    assert host.scsi_disks() == []
+
+
+def test_as_many_as_a_guest_has_places_for(
+    host: Host,
+    cloud: Cloud,
+    new_guest: Callable[..., Guest],
+    make_volumes: Callable[[int], list[str]],
+) -> None:
+    """24 disks of a virtio guest with 24 free root ports; there is no place for a 25th."""
+    places = 24
+    guest = new_guest("--ports", str(places))
+    *volumes, one_more = make_volumes(places + 1)
+    pairs = [(guest, volume) for volume in volumes]
+    for_each(host, "attach", pairs)
+    assert_all_attached(host, cloud, pairs)
+    refused = host.attachctl("attach", guest.name, one_more)
+    assert (refused.status, refused.code) == (4, "no-free-slot")
+    assert cloud.status(one_more) == "available"
+    last = guest.disk_with_serial(volumes[-1])
+    assert last is not None
+    assert guest.checksum(last, MEGABYTES) != guest.write(last, MEGABYTES)
+    for_each(host, "detach", pairs)
+    assert_all_gone(host, cloud, pairs)
+
+
+def test_eight_guests_with_eight_volumes_each(
+    host: Host,
+    cloud: Cloud,
+    new_guest: Callable[..., Guest],
+    make_volumes: Callable[[int], list[str]],
+) -> None:
+    count = 8
+    guests = [new_guest("--memory", "128") for _ in range(count)]
+    volumes = make_volumes(count * count)
+    pairs = [(guests[number % count], volume) for number, volume in enumerate(volumes)]
+    for_each(host, "attach", pairs)
+    assert_all_attached(host, cloud, pairs)
+    for_each(host, "detach", pairs)
+    eventually("nothing is open", lambda: not host.open_operations())
+    assert_all_gone(host, cloud, pairs)
