@@ -36,6 +36,10 @@ class Mode(StrEnum):
 # --- Cinder ---------------------------------------------------------------------------------
 
 
+MAP_PREFIX = "dm-uuid-mpath-"
+"""Before the WWN, in udev's name of a multipath map."""
+
+
 class AttachFlow(StrEnum):
     """How Cinder is told of an attachment: in the new style, or in the old one."""
 
@@ -358,6 +362,11 @@ class AttachmentRecord:
     def has(self, disk: GuestDisk) -> bool:
         """Is this disk of its guest the volume's: by alias or serial, adopted also by source?"""
         return disk.is_of(self.volume_id) or (self.adopted and disk.source == self.adopted_path)
+
+    @property
+    def mapped(self) -> bool | None:
+        """Is it the guest's by a multipath map? None: that isn't known yet."""
+        return None if self.host_path is None else MAP_PREFIX in self.host_path
 
     @property
     def guest_path(self) -> str | None:

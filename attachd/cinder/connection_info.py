@@ -176,5 +176,3 @@ def _unsupported(info: Answer) -> AttachdError:
         resolution="Use a volume type whose backend speaks iSCSI.",
         touched=info.touched,
     )
-
-

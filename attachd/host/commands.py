@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
+from attachd.errors import AttachdError
 from attachd.host.brick import (
     Execute,
     ExecutionTimeout,
@@ -30,8 +32,8 @@ NO_ISCSID = 20
 NO_RECORDS = 21
 
 _OS_BRICK_TIMEOUT = 600.0
-# Asks whether a map is ready, which takes multipathd a moment.
-_ASKED_AGAIN = ("multipath", "-C")
+# Is a map ready, is it let go of? udev and multipathd may take a moment.
+_ASKED_AGAIN = frozenset({("multipath", "-C"), ("multipath", "-f")})
 
 
 class Deadline:
@@ -65,6 +67,14 @@ class HelperLostError(CallEndedError):
     """The privileged helper is dead: oslo.privsep must not look for another."""
 
 
+class NotOursError(CallEndedError):
+    """os-brick was about to take away what isn't this volume's. ``error`` says what."""
+
+    def __init__(self, error: AttachdError) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class LoginRefusedError(CallEndedError):
     """The target refused the credentials: trying again would not help."""
 
@@ -79,6 +89,8 @@ class Commands:
         self._helper_alive = helper_alive
         self._deadline = deadline
         self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)
+        self._logins = 0
         self._stopped = False
         self._began = False
         self.login_status: int | str | None = None
@@ -98,14 +110,17 @@ class Commands:
 
     def _run(self, command: tuple[str, ...], options: dict[str, object]) -> tuple[str, str]:
         self._admit()
-        if command[: len(_ASKED_AGAIN)] != _ASKED_AGAIN:
+        tries = options.get("attempts") if command[:2] in _ASKED_AGAIN else None
+        if tries is None:
             for retrying in ("attempts", "interval", "delay_on_retry"):
                 options.pop(retrying, None)
         if LOGIN in command:
-            return self._log_in(command, options)
+            with self._a_login():
+                return self._log_in(command, options)
         asked = options.get("timeout")
         limit = asked if isinstance(asked, int | float) else _OS_BRICK_TIMEOUT
-        options["timeout"] = min(limit, max(1.0, self._deadline.remaining()))
+        left = self._deadline.remaining() / (tries if isinstance(tries, int) else 1)
+        options["timeout"] = min(limit, max(1.0, left))
         return self._execute(*command, **options)
 
     def as_root(self, *command: str) -> str:
@@ -117,6 +132,25 @@ class Commands:
         with self._lock:
             self._stopped = True
             return self._began
+
+    def logins_ended(self, timeout: float) -> bool:
+        """Has every login ended, or does it within ``timeout`` seconds?
+
+        os-brick leaves the threads of its other paths behind where one of its commands raises.
+        """
+        with self._changed:
+            return self._changed.wait_for(lambda: self._logins == 0, timeout)
+
+    @contextmanager
+    def _a_login(self) -> Iterator[None]:
+        with self._changed:
+            self._logins += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._logins -= 1
+                self._changed.notify_all()
 
     def _admit(self) -> None:
         with self._lock:

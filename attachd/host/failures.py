@@ -14,6 +14,7 @@ from attachd.host.commands import (
     CallEndedError,
     HelperLostError,
     LoginRefusedError,
+    NotOursError,
 )
 
 _BRIEFS = {
@@ -30,8 +31,9 @@ def translated(
 
     ``login_status`` is that of the last failed login.
     """
-    if isinstance(failure, AttachdError):
-        return failure
+    ours = failure.error if isinstance(failure, NotOursError) else failure
+    if isinstance(ours, AttachdError):
+        return ours
     if isinstance(failure, HelperLostError):
         return helper_lost(touched=True)
     if isinstance(failure, LoginRefusedError):

@@ -31,10 +31,11 @@ class Holders:
 
     def check_released(self, devices: Sequence[Device], commands: Commands) -> None:
         """Raise still-in-use while anybody holds one of a volume's devices, or its map."""
+        maps = self.own_maps(devices)
+        own = frozenset(each.name for each in maps)
         for device in devices:
-            if not self.own_maps((device,)):
-                self._wait_for(device.name, frozenset(), commands)
-        for each in self.own_maps(devices):
+            self._wait_for(device.name, own, commands)
+        for each in maps:
             self.check_map_released(each, commands)
 
     def check_map_released(self, a_map: Map, commands: Commands) -> None:
@@ -68,11 +69,12 @@ class Holders:
             )
 
     def _held_by(self, name: str, own: frozenset[str], commands: Commands) -> str:
-        """``own``: what holds it, and is looked at by itself."""
-        holders = [f"/dev/{holder}" for holder in self.sysfs.holders(name) if holder not in own]
+        """``own``: what may hold it, and is looked at by itself."""
+        holding = self.sysfs.holders(name)
+        holders = [f"/dev/{holder}" for holder in holding if holder not in own]
         answer = commands.as_root(sys.executable, "-I", "-S", openers.__file__, f"/dev/{name}")
         state = json.loads(answer)
         holders += state["openers"]
-        if state["claimed"] and not holders and not own:
+        if state["claimed"] and not holding and not holders:
             holders.append("the kernel (a mount or swap)")
         return ", ".join(holders)

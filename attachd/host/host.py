@@ -55,7 +55,7 @@ class IscsiHost:
     ) -> None:
         self._helper = helper
         self._guard_timeout = guard_timeout
-        self._maps = Maps(mode=multipath, running=self._multipath_running)
+        self._maps = Maps(mode=multipath, running=self._multipath_running, timeout=udev_timeout)
         self._properties = ConnectorProperties(
             read=self._read_properties, my_ip=my_ip, multipath=self._maps.wanted
         )
@@ -101,10 +101,10 @@ class IscsiHost:
             timeout=self._guard_timeout if wait else 0,
         )
 
-    def connect(self, volume_id: str, connection: Connection) -> str:
+    def connect(self, volume_id: str, connection: Connection, *, mapped: bool | None = None) -> str:
         """Log in, find the LUN's device, return its kernel path."""
         self._require_helper()
-        return self._volumes.connect(volume_id, connection)
+        return self._volumes.connect(volume_id, connection, mapped=mapped)
 
     def identify(
         self, device: str, connection: Connection, *, size_bytes: int, expected_wwn: str | None

@@ -23,7 +23,7 @@ from attachd.host.brick import (
     ProcessExecutionError,
 )
 from attachd.host.sysfs import Block, Device, Map, Sysfs
-from attachd.model import Connection, HostDevice
+from attachd.model import MAP_PREFIX, Connection, HostDevice
 
 _SCSI_ID = ("/lib/udev/scsi_id", "--page=0x83", "--whitelisted")
 _INQUIRY_SECONDS = 60
@@ -73,32 +73,43 @@ class Identity:
         Raises wrong-device with what was expected and what is there, connect-failed where udev
         gives it no name, Unreachable where it doesn't answer.
         """
-        name = Path(path).name
-        a_map, devices = self._map_and_paths(name)
+        a_map, devices = self._map_and_paths(Path(path).name, connection)
         if not devices:
             raise _wrong(path, "a SCSI disk, or a map of such", "none")
         for device in devices:
             self._check_place(device, connection)
         wwn = self._check_wwn(devices, expected_wwn)
-        whole: Block = a_map or devices[0]
         if a_map is not None and a_map.wwid != wwn:
             raise _wrong(a_map.path, f"a map of WWN {wwn}", f"WWN {a_map.wwid}")
-        smallest = min(each.size_bytes for each in (whole, *devices))
+        whole: tuple[Block, ...] = (a_map, *devices) if a_map else devices
+        smallest = min(each.size_bytes for each in whole)
         if smallest < size_bytes:
             raise _wrong(path, f"at least {size_bytes} bytes", f"{smallest} bytes")
         self._check_alone(wwn, connection)
-        names = _map_names(wwn) if a_map else _disk_names(wwn)
-        return HostDevice(path=str(self._identity_path(whole, names)), wwn=wwn, size_bytes=smallest)
+        found = (
+            self._identity_path([a_map], _map_names(wwn))
+            if a_map
+            else self._identity_path(devices, _disk_names(wwn))
+        )
+        return HostDevice(path=str(found), wwn=wwn, size_bytes=smallest)
 
-    def _map_and_paths(self, name: str) -> tuple[Map | None, tuple[Device, ...]]:
-        """A map's paths, or the one disk; a disk that multipathd has taken stands for its map."""
+    def _map_and_paths(
+        self, name: str, connection: Connection
+    ) -> tuple[Map | None, tuple[Device, ...]]:
+        """A map and its paths; a disk that multipathd has taken stands for its map.
+
+        Without a map every disk of the LUN: udev's one name for them may lead to any.
+        """
         disk = self._sysfs.device(name)
         maps = self._sysfs.maps_over([disk]) if disk else ()
         a_map = maps[0] if maps else self._sysfs.map(name)
-        if a_map is None:
-            return None, (disk,) if disk else ()
-        paths = (self._sysfs.device(each) for each in sorted(a_map.devices))
-        return a_map, tuple(path for path in paths if path is not None)
+        if a_map is not None:
+            paths = (self._sysfs.device(each) for each in sorted(a_map.devices))
+            return a_map, tuple(path for path in paths if path is not None)
+        if disk is None:
+            return None, ()
+        beside = self._sysfs.lun_devices(connection.targets)
+        return None, (disk, *(each for each in beside if each.name != disk.name))
 
     def fresh_wwn(self, device: Device) -> str:
         """What the device itself says of its WWN, now. Raises Unreachable where it can't."""
@@ -163,8 +174,9 @@ class Identity:
             names = ", ".join(stranger.path for stranger in strangers)
             raise _wrong(paths[0].path, f"WWN {wwn} for itself", f"{names} with the same WWN")
 
-    def _identity_path(self, device: Block, spellings: Sequence[str]) -> Path:
-        """udev's name for the WWN, once it leads to this very device."""
+    def _identity_path(self, proven: Sequence[Block], spellings: Sequence[str]) -> Path:
+        """udev's name for the WWN, once it leads to what was proven."""
+        device, led_to = proven[0], {each.name for each in proven}
         names = [self._dev / "disk/by-id" / spelling for spelling in spellings]
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda found: found is None),
@@ -173,7 +185,7 @@ class Identity:
             retry_error_callback=lambda _: None,
         )
         found: Path | None = waiting(
-            lambda: next((n for n in names if _leads_to(n) == device.name), None)
+            lambda: next((n for n in names if _leads_to(n) in led_to), None)
         )
         if found is not None:
             return found
@@ -196,7 +208,7 @@ def _disk_names(wwn: str) -> tuple[str, ...]:
 
 def _map_names(wwn: str) -> tuple[str, ...]:
     """Never a name that a single path of it might have, too."""
-    return (f"dm-uuid-mpath-{wwn}",)
+    return (f"{MAP_PREFIX}{wwn}",)
 
 
 def _leads_to(link: Path) -> str | None:

@@ -17,17 +17,18 @@
 from __future__ import annotations
 
 import logging
+import re
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
 import tenacity
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.host.brick import BrickConnector, Execute
+from attachd.host.brick import BrickConnector, Execute, ProcessExecutionError
 from attachd.host.calls import Calls
-from attachd.host.commands import LOGIN_SECONDS, NO_RECORDS, Commands, Deadline
+from attachd.host.commands import LOGIN_SECONDS, NO_RECORDS, Commands, Deadline, NotOursError
 from attachd.host.failures import helper_lost, iscsid_is_starting, iscsid_silent, translated
 from attachd.host.holders import Holders
 from attachd.host.identity import Identity
@@ -45,6 +46,9 @@ Exclusively = Callable[[Callable[[], None]], None]
 """Runs a function while nothing else on this host connects or disconnects."""
 
 _PROTOCOL = "iscsi"
+_FLUSH_MAP = ("multipath", "-f")
+_OF_MAPS = frozenset({_FLUSH_MAP, ("multipath", "-C"), ("multipathd", "del")})
+_DELETION = re.compile(r"/sys/block/([^/]+)/device/delete")
 _PAUSE = 0.5
 _ISCSID_STARTS = 15.0
 """Seconds."""
@@ -104,7 +108,7 @@ class IscsiVolumes:
         self._maps = maps
         self._calls = Calls()
 
-    def connect(self, volume_id: str, connection: Connection) -> str:
+    def connect(self, volume_id: str, connection: Connection, *, mapped: bool | None = None) -> str:
         """The kernel path of the volume's device. Raises as ``Host.connect`` does."""
         if connection.protocol != _PROTOCOL:
             raise Refused(
@@ -115,9 +119,17 @@ class IscsiVolumes:
         self._calls.settle(volume_id, timeout=self._grace)
         there = self._sysfs.lun_devices(connection.targets)
         if there:
+            self._require_map(there, mapped)
             return there[0].path
+        multipath = self._maps.to_make(mapped=mapped)
         alive = answering(connection.targets, timeout=self._portal_timeout)
-        return self._connect(volume_id, replace(connection, targets=alive))
+        path = self._connect(volume_id, replace(connection, targets=alive), multipath=multipath)
+        try:
+            self._require_map(self._sysfs.lun_devices(connection.targets), mapped)
+        except AttachdError:
+            self._clean_up(volume_id, connection)
+            raise
+        return path
 
     def disconnect(
         self,
@@ -208,9 +220,10 @@ class IscsiVolumes:
 
     # --- connect ----------------------------------------------------------------------------
 
-    def _connect(self, volume_id: str, connection: Connection) -> str:
+    def _connect(self, volume_id: str, connection: Connection, *, multipath: bool) -> str:
         commands = self._commands(self._connect_timeout)
-        connector = self._make_connector(commands, self._maps.wanted())
+        execute = self._keeping(connection.targets, commands)
+        connector = self._make_connector(execute, multipath)
         future = self._calls.run(
             volume_id,
             lambda: connector.connect_volume(brick_properties(connection)),
@@ -219,25 +232,37 @@ class IscsiVolumes:
             grace=self._grace,
         )
         failure = future.exception()
-        if failure is None:
-            found = future.result()
-            self._require_map(volume_id, connection, found)
-            return found["path"]
-        if commands.login_abandoned:
+        ended = commands.logins_ended(self._grace)
+        if commands.login_abandoned or not ended:
             self._calls.leave_behind(volume_id, future, settles_in=LOGIN_SECONDS)
+        if failure is None:
+            return future.result()["path"]
+        if commands.login_abandoned or not ended:
             raise iscsid_silent() from failure
         error = self._failure(failure, Code.CONNECT_FAILED, commands)
         self._clean_up(volume_id, connection)
         raise error from failure
 
-    def _require_map(
-        self, volume_id: str, connection: Connection, found: Mapping[str, str]
-    ) -> None:
-        try:
-            self._maps.require(made="multipath_id" in found)
-        except AttachdError:
-            self._clean_up(volume_id, connection)
-            raise
+    def _keeping(self, targets: Sequence[Target], commands: Commands) -> Execute:
+        """``commands`` for a connect, which take nothing away under somebody else's feet.
+
+        os-brick takes any device-mapper device over a path for its map, and where that doesn't work
+        as one, it removes the path by force: a volume group in the volume that the host activated.
+        """
+
+        def execute(*command: str, **options: object) -> tuple[str, str]:
+            if command[:2] in _OF_MAPS or _deleted(command) is not None:
+                devices = self._sysfs.lun_devices(targets)
+                own = {each.name for each in self._holders.own_maps(devices)}
+                held = {name for device in devices for name in self._sysfs.holders(device.name)}
+                if held - own:
+                    raise NotOursError(_held(devices[0].path, held - own))
+            return commands(*command, **options)
+
+        return execute
+
+    def _require_map(self, devices: Sequence[Device], mapped: bool | None) -> None:
+        self._maps.require(lambda: bool(self._holders.own_maps(devices)), mapped=mapped)
 
     def _clean_up(self, volume_id: str, connection: Connection) -> None:
         """Take away what a failed connect left. The undo does it again, and reports."""
@@ -344,11 +369,13 @@ class IscsiVolumes:
         commands: Commands,
     ) -> None:
         maps = self._holders.own_maps(devices)
-        wwids = {each.wwid for each in maps} | ({expected_wwn} if expected_wwn else set())
-        unflushed: Sequence[Block] = maps or devices[1:]  # os-brick flushes the disk it is told of
+        wwids = {wwn for wwn in (expected_wwn, *(device.wwn for device in devices)) if wwn}
+        # os-brick flushes the one disk that it is told of, and no path of a map.
+        answering_paths = [device for device in devices if self._sysfs.answers(device)]
+        unflushed: tuple[Block, ...] = (*maps, *answering_paths) if maps else tuple(devices[1:])
         for each in unflushed:
             commands.as_root("blockdev", "--flushbufs", each.path)
-        execute = self._checking_again(devices, maps, expected_wwn, commands)
+        execute = self._checking_again(connection.targets, expected_wwn, commands)
         told: tuple[Block, ...] = (*maps, *devices)
         self._make_connector(execute, bool(maps)).disconnect_volume(
             brick_properties(connection.without_secrets()),
@@ -357,28 +384,36 @@ class IscsiVolumes:
         self._exclusively(lambda: self._finish(connection.targets, wwids, commands))
 
     def _checking_again(
-        self,
-        devices: Sequence[Device],
-        maps: Sequence[Map],
-        expected_wwn: str | None,
-        commands: Commands,
+        self, targets: Sequence[Target], expected_wwn: str | None, commands: Commands
     ) -> Execute:
-        """``commands``, which refuse to delete a device or a map that is another's or held by now.
+        """``commands``, which refuse to delete a disk or a map that is another's or held by now.
 
-        A guest may have been started, or Cinder have given the LUN away, while os-brick waited.
+        A guest may have been started, or Cinder have given the LUN away, while os-brick waited; a
+        map may have come, or another path.
         """
-        deletions = {f"/sys/block/{device.name}/device/delete": device for device in devices}
-        flushed = [("multipath", "-f", each.title) for each in maps]
+        judged: set[str] = set()  # with their map; a path that is down can't be asked by itself
 
         def execute(*command: str, **options: object) -> tuple[str, str]:
-            about = devices if command in flushed else [*filter(None, map(deletions.get, command))]
-            # A path that is down was judged beside those that answered.
-            asked = [d for d in about if len(devices) == 1 or self._sysfs.answers(d)]
-            self._check_own(asked, expected_wwn)
-            self._holders.check_released(about, commands)
+            devices = self._sysfs.lun_devices(targets)
+            if command[:2] == _FLUSH_MAP:
+                self._check_map_of(devices, command[2])
+                self._check_own(devices, expected_wwn)
+                self._holders.check_released(devices, commands)
+                judged.update(device.name for device in devices)
+            elif (name := _deleted(command)) is not None:
+                about = [device for device in devices if device.name == name]
+                if not about:
+                    raise _unknown(name)
+                if name not in judged or self._sysfs.answers(about[0]):
+                    self._check_own(about, expected_wwn)
+                self._holders.check_released(about, commands)
             return commands(*command, **options)
 
         return execute
+
+    def _check_map_of(self, devices: Sequence[Device], title: str) -> None:
+        if title not in {each.title for each in self._holders.own_maps(devices)}:
+            raise _unknown(title)
 
     def _check_own(self, devices: Sequence[Device], expected_wwn: str | None) -> None:
         """Raise wrong-device where another volume answers; None: it was never known."""
@@ -394,9 +429,13 @@ class IscsiVolumes:
     def _remove_empty_maps(self, wwids: Iterable[str], commands: Commands) -> None:
         """A map whose paths have all gone answers nobody, and would wait for the next volume."""
         for each in self._empty_maps(wwids):
-            self._holders.check_map_released(each, commands)
             LOG.warning("Removing the map %s: it has no path any more", each.title)
-            commands.as_root("multipath", "-f", each.title)
+            try:
+                self._holders.check_map_released(each, commands)
+                commands.as_root(*_FLUSH_MAP, each.title)
+            except (AttachdError, ProcessExecutionError):
+                if self._sysfs.map(each.name) is not None:  # else multipathd was faster
+                    raise
 
     def _empty_maps(self, wwids: Iterable[str]) -> list[Map]:
         found = [each for wwid in wwids for each in self._sysfs.maps_of(wwid)]
@@ -478,6 +517,30 @@ def check_lsscsi() -> None:
             world=World.HOST,
             touched=False,
         )
+
+
+def _deleted(command: Sequence[str]) -> str | None:
+    """The disk that a command deletes; None: it deletes none."""
+    found = (_DELETION.fullmatch(str(word)) for word in command)
+    return next((match[1] for match in found if match), None)
+
+
+def _held(path: str, holders: Iterable[str]) -> AttachdError:
+    return AttachdError(
+        Code.STILL_IN_USE,
+        f"The host itself uses {path}.",
+        details=f"Held by {', '.join(f'/dev/{name}' for name in sorted(holders))}.",
+        resolution="Keep LVM on this host away from the volumes of guests (global_filter in "
+        "/etc/lvm/lvm.conf), and deactivate what it activated: vgchange -an.",
+    )
+
+
+def _unknown(name: str) -> AttachdError:
+    return AttachdError(
+        Code.STILL_IN_USE,
+        f"os-brick was about to take {name} away, which isn't proven to be this volume's.",
+        resolution="See what it is: lsblk, multipath -ll. Then resume the operation.",
+    )
 
 
 def _parse_nodes(listing: str) -> set[tuple[tuple[str, int], str]]:

@@ -4,41 +4,71 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import tenacity
+
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import Multipath
 
+_PAUSE = 0.2
+
 
 class Maps:
-    """Says for each connect whether it is to make a map. ``running``: does multipathd run?"""
+    """Says for each connect whether it is to make a map.
 
-    def __init__(self, *, mode: Multipath, running: Callable[[], bool]) -> None:
+    ``running``: does multipathd run? ``timeout``: seconds that it has to make a map.
+    """
+
+    def __init__(self, *, mode: Multipath, running: Callable[[], bool], timeout: float) -> None:
         self._mode = mode
         self._running = running
+        self._timeout = timeout
 
     def check(self) -> None:
         """Raise Unreachable iscsi-unavailable where a map is required and none could be made."""
         if self._mode is Multipath.REQUIRE and not self._running():
-            raise Unreachable(
-                Code.ISCSI_UNAVAILABLE,
-                "multipathd doesn't run, and [brick] multipath = require.",
-                resolution="systemctl enable --now multipathd.service, or allow single paths "
-                "([brick] multipath = on).",
-                world=World.HOST,
-                touched=False,
-            )
+            raise _not_running("[brick] multipath = require.")
 
     def wanted(self) -> bool:
-        """Shall a connect now make a map? Raises as :meth:`check`."""
-        self.check()
+        """Shall a volume be attached by a map, now?"""
         return self._mode is not Multipath.OFF and self._running()
 
-    def require(self, *, made: bool) -> None:
-        """Raise connect-failed where a map is required and os-brick made none."""
-        if self._mode is Multipath.REQUIRE and not made:
+    def to_make(self, *, mapped: bool | None) -> bool:
+        """Shall a connect make a map? ``mapped``: as before, whatever the configuration says now.
+
+        Raises Unreachable iscsi-unavailable where it must and can't.
+        """
+        if mapped is None:
+            self.check()
+            return self.wanted()
+        if mapped and not self._running():
+            raise _not_running("The volume was attached by its multipath map.")
+        return mapped
+
+    def require(self, made: Callable[[], bool], *, mapped: bool | None) -> None:
+        """Raise connect-failed where there must be a map and multipathd makes none in time."""
+        required = self._mode is Multipath.REQUIRE if mapped is None else mapped
+        waiting = tenacity.Retrying(
+            retry=tenacity.retry_if_result(lambda there: not there),
+            stop=tenacity.stop_after_delay(self._timeout),
+            wait=tenacity.wait_fixed(_PAUSE),
+            retry_error_callback=lambda _: False,
+        )
+        if required and not waiting(made):
             raise AttachdError(
                 Code.CONNECT_FAILED,
                 "multipathd made no map of the volume's paths.",
-                details="[brick] multipath = require.",
                 resolution="See what multipathd says: multipath -v3, journalctl -u multipathd. A "
                 "blacklist in multipath.conf is a common reason.",
             )
+
+
+def _not_running(details: str) -> Unreachable:
+    return Unreachable(
+        Code.ISCSI_UNAVAILABLE,
+        "multipathd doesn't run, and a map is required.",
+        details=details,
+        resolution="systemctl enable --now multipathd.service; for new attachments single paths "
+        "can be allowed ([brick] multipath = on).",
+        world=World.HOST,
+        touched=False,
+    )

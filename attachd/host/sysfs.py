@@ -166,7 +166,8 @@ class Sysfs:
             return None
         if kind != _MAP:
             return None
-        devices = frozenset(slave.name for slave in _entries(base / "slaves"))
+        # The kernel keeps a link to a disk that is gone until the table is loaded anew.
+        devices = frozenset(slave.name for slave in _entries(base / "slaves") if slave.exists())
         return Map(
             name=name,
             title=title,

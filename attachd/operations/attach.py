@@ -89,7 +89,7 @@ class Attach(Operation):
         prechecks.refuse_unavailable(volume, flow)
         listed = self._worlds.cinder.list_attachments(volume.volume_id)
         beside = [record for record in attachments if record.volume_id == volume.volume_id]
-        prechecks.refuse_given_up(beside, listed)
+        prechecks.refuse_given_up([r for r in beside if r.connection is not None], listed)
         if not beside:  # its session would be known
             self._refuse_strangers_on_this_host(volume, listed)
         prechecks.refuse_full_bus(guest, self._request.bus)
@@ -171,8 +171,11 @@ class Attach(Operation):
         self.record = replace(self._known, attachment_id=None, reserved=False)
 
     def _clear_host(self, connection: Connection) -> None:
-        """What was another guest's, too, when it was disconnect's turn, may be ours alone now."""
-        if self._worlds.host.present(connection):
+        """What was another guest's, too, when it was disconnect's turn, may be ours alone now.
+
+        Only what was proven to be this volume's: all else was disconnect's to judge.
+        """
+        if self._known.wwn is not None and self._worlds.host.present(connection):
             self._disconnect()
         proofs.prove_host_clear(self._worlds.host, self._known)
 
@@ -195,7 +198,9 @@ class Attach(Operation):
         proofs.prove_unclaimed(connection, self._known, self._worlds.records.live_attachments())
         if self._connection is not None:  # fresh from update: no connect of this was ever begun
             self._was_there = bool(self._worlds.host.wwns(connection))
-        self._kernel_path = self._worlds.host.connect(self._known.volume_id, connection)
+        self._kernel_path = self._worlds.host.connect(
+            self._known.volume_id, connection, mapped=self._known.mapped
+        )
 
     def _disconnect(self) -> None:
         self._hold_guard()

@@ -177,9 +177,10 @@ class Host(Protocol):
         Raises deadline-exceeded, nothing touched: at once where it isn't to ``wait``.
         """
 
-    def connect(self, volume_id: str, connection: Connection) -> str:
-        """Log in, find the LUN's device, return its kernel path (/dev/sdX).
+    def connect(self, volume_id: str, connection: Connection, *, mapped: bool | None = None) -> str:
+        """Log in, find the LUN's device, return its kernel path (/dev/sdX, or a map's /dev/dm-N).
 
+        ``mapped``: with a multipath map, or without; None: as the configuration says.
         Portals are probed first. It returns or raises only when nothing goes on behind it; a
         connect that outlives its deadline and its grace raises Unreachable deadline-exceeded, and
         ``disconnect`` of the volume then waits for it first.

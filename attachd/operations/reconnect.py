@@ -114,7 +114,7 @@ class Reconnect(Housekeeping):
                 resolution="See what the four worlds say: attachctl audit",
             )
         self._connection = connection
-        self.record = replace(record, connection=connection.without_secrets())
+        self.record = replace(record, connection=_all_targets(record, connection))
 
     # --- 2 connect ----------------------------------------------------------------------------
 
@@ -127,7 +127,9 @@ class Reconnect(Housekeeping):
         if connection is None:
             raise AssertionError("fetch leaves a connection")
         self._brings = not self._is_there()
-        self._kernel_path = self._worlds.host.connect(record.volume_id, connection)
+        self._kernel_path = self._worlds.host.connect(
+            record.volume_id, connection, mapped=record.mapped
+        )
         if self._brings:
             # The QEMU that may have been asked to let go is no more: it had a device.
             self.record = replace(record, unplug_pending=False)
@@ -167,3 +169,13 @@ class Reconnect(Housekeeping):
         connect = unanswered.get("connect")
         if record is not None and record.connection is not None and connect and connect.orphaned:
             self._worlds.host.settle(record.volume_id, record.connection, age=connect.age)
+
+
+def _all_targets(record: AttachmentRecord, fetched: Connection) -> Connection:
+    """Without its secrets; no target is forgotten that a session may be left with.
+
+    In the old style Cinder tells as many as this host asks for now.
+    """
+    known = record.connection.targets if record.connection else ()
+    fewer = set(fetched.targets) < set(known)
+    return replace(fetched, targets=known if fewer else fetched.targets).without_secrets()

@@ -245,7 +245,7 @@ class FakeHost:
             self.guarded.discard(service)
             self._guards[service].release()
 
-    def connect(self, volume_id: str, connection: Connection) -> str:
+    def connect(self, volume_id: str, connection: Connection, *, mapped: bool | None = None) -> str:
         """A device for the first target that answers; one that is there stays as it is."""
         with self._call("connect", volume_id):
             self._await_left_behind(volume_id)

@@ -49,7 +49,7 @@ class Bench:
             disconnect_timeout=60,
             grace=grace,
             holders=Holders(sysfs=sysfs, release_timeout=0.1),
-            maps=Maps(mode=self.multipath, running=lambda: self.multipathd),
+            maps=Maps(mode=self.multipath, running=lambda: self.multipathd, timeout=0.3),
         )
 
     def brick(self, execute: Execute, multipath: bool) -> FakeBrick:

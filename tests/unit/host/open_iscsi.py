@@ -28,10 +28,14 @@ class OpenIscsi:
     records: set[Place] = field(default_factory=set)
     sessions: dict[Place, int] = field(default_factory=dict)
     opened_by: list[str] = field(default_factory=list)
+    openers: dict[str, list[str]] = field(default_factory=dict)
+    """Of a device by its path, beside ``opened_by``, which are every device's."""
     claimed: bool = False
     login_failures: list[ProcessExecutionError] = field(default_factory=list)
     starting: int = 0
     """So many logouts find an iscsid that doesn't know its sessions yet."""
+    busy_maps: int = 0
+    """So many flushes of a map fail."""
     deaf: bool = False
     ran: list[tuple[str, ...]] = field(default_factory=list)
 
@@ -45,8 +49,12 @@ class OpenIscsi:
                 self._log_out_of(int(sid))
             case ("iscsiadm", "-m", "node", "-T", iqn, "-p", portal, *verb):
                 self._node((portal, iqn), tuple(verb))
-            case (_, "-I", "-S", _, _):
-                return json.dumps({"claimed": self.claimed, "openers": self.opened_by}), ""
+            case (_, "-I", "-S", _, path):
+                opened_by = self.opened_by + self.openers.get(path, [])
+                return json.dumps({"claimed": self.claimed, "openers": opened_by}), ""
+            case ("multipath", "-f", title) if self.busy_maps:
+                self.busy_maps -= 1
+                raise ProcessExecutionError(exit_code=1, cmd=f"multipath -f {title}")
             case ("multipath", "-f", title):
                 self.tree.unmap(title)
         return "", ""
@@ -107,6 +115,7 @@ class FakeBrick:
     failure: Exception | None = None
     multipath: bool = False
     maps: bool = True
+    map_uuid: str = f"mpath-{WWN}"
 
     def connect_volume(self, properties: dict[str, Any], /) -> dict[str, str]:
         """Log in and find the LUN; wait and fail as told."""
@@ -137,12 +146,15 @@ class FakeBrick:
             disks.append(name)
         if not self.maps:
             return {"type": "block", "path": f"/dev/{disks[0]}"}
-        self.iscsi.tree.map("dm-0", *disks)
+        self.iscsi.tree.map("dm-0", *disks, uuid=self.map_uuid)
+        self.execute("multipath", "-C", "dm-0", run_as_root=True)
         return {"type": "block", "path": "/dev/dm-0", "multipath_id": WWN}
 
-    def _remove_all(self, title: str) -> None:
-        self.execute("multipath", "-f", title, run_as_root=True)
-        for block in sorted((self.iscsi.tree.sys / "block").iterdir()):
+    def _remove_all(self) -> None:
+        for block in sorted((self.iscsi.tree.sys / "block").glob("dm-*")):
+            title = (block / "dm/name").read_text().strip()
+            self.execute("multipath", "-f", title, run_as_root=True)
+        for block in sorted((self.iscsi.tree.sys / "block").glob("sd*")):
             delete = f"/sys/block/{block.name}/device/delete"
             self.execute("tee", "-a", delete, process_input="1", run_as_root=True)
             self.iscsi.tree.remove_lun(block.name)
@@ -156,7 +168,7 @@ class FakeBrick:
         if not self.removes:
             return
         if self.multipath:
-            self._remove_all("mpatha")
+            self._remove_all()
         elif info:
             self.execute("blockdev", "--flushbufs", info["path"], run_as_root=True)
             name = info["path"].removeprefix("/dev/")

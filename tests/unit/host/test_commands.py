@@ -41,7 +41,7 @@ def commands(recorder: Recorder, *, seconds: float = 1000, alive: bool = True) -
 
 
 def test_no_command_may_outlive_the_deadline(recorder: Recorder) -> None:
-    commands(recorder, seconds=100)("multipath", "-f", timeout=300, attempts=3, interval=10)
+    commands(recorder, seconds=100)("blockdev", "-f", timeout=300, attempts=3, interval=10)
     (options,) = recorder.options
     assert isinstance(options["timeout"], float)
     assert 0 < options["timeout"] <= 100

@@ -65,8 +65,31 @@ def test_larger_than_the_volume_is_right(bench: Bench) -> None:
 def test_another_path_to_the_same_lun_is_no_stranger(bench: Bench) -> None:
     bench.tree.session(2, portal="127.0.0.2:3260")
     bench.tree.lun(2, 0, "sdb")
+    bench.fresh["/dev/sdb"] = WWN
     both = connection(target(), target(portal="127.0.0.2:3260"))
     assert bench.identify(to=both).wwn == WWN
+
+
+def test_without_a_map_every_path_is_proven(bench: Bench) -> None:
+    """udev's one name for them may lead to any, and to another one tomorrow."""
+    bench.tree.session(2, portal="127.0.0.2:3260")
+    bench.tree.lun(2, 0, "sdb")
+    bench.fresh["/dev/sdb"] = OTHER_WWN
+    with pytest.raises(AttachdError) as caught:
+        bench.identify(to=connection(target(), target(portal="127.0.0.2:3260")))
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert "sdb" in caught.value.problem.brief
+
+
+def test_the_name_may_lead_to_any_proven_path(bench: Bench) -> None:
+    bench.tree.session(2, portal="127.0.0.2:3260")
+    bench.tree.lun(2, 0, "sdb")
+    bench.fresh["/dev/sdb"] = WWN
+    link = bench.tree.dev / f"disk/by-id/wwn-0x{WWN[1:]}"
+    link.unlink()
+    link.symlink_to("../../sdb")
+    both = connection(target(), target(portal="127.0.0.2:3260"))
+    assert bench.identify(to=both).path == str(link)
 
 
 def other_session(bench: Bench) -> None:

@@ -88,7 +88,7 @@ class Tree:
         (block / "size").write_text(f"{GIB // 512}\n")
         (self.dev / name).write_text("")
         for disk in disks:
-            (block / "slaves" / disk).mkdir()
+            (block / "slaves" / disk).symlink_to(self.sys / "block" / disk)
             (self.sys / "block" / disk / "holders" / name).mkdir()
 
     def unmap(self, title: str) -> None:
@@ -96,7 +96,8 @@ class Tree:
         for block in (self.sys / "block").glob("dm-*"):
             if (block / "dm/name").read_text().strip() == title:
                 for disk in (block / "slaves").iterdir():
-                    (self.sys / "block" / disk.name / "holders" / block.name).rmdir()
+                    if disk.exists():
+                        (self.sys / "block" / disk.name / "holders" / block.name).rmdir()
                 shutil.rmtree(block)
                 (self.dev / block.name).unlink()
 
@@ -105,8 +106,6 @@ class Tree:
         (self.sys / f"class/iscsi_session/session{sid}/state").write_text("FAILED\n")
 
     def remove_lun(self, name: str) -> None:
-        for holder in list((self.sys / "block" / name / "holders").iterdir()):
-            (self.sys / "block" / holder.name / "slaves" / name).rmdir()
         place = (self.sys / "block" / name / "device").resolve()
         (self.sys / "block" / name).unlink()
         (self.dev / name).unlink()
