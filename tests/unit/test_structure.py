@@ -18,7 +18,7 @@ STOREYS = (
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
-    ("saga", "conf", "systemd", "trace", "periodic"),
+    ("saga", "conf", "systemd", "trace", "periodic", "portal"),
     ("model",),
     ("errors",),
 )
