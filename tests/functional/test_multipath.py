@@ -19,6 +19,7 @@ PORTALS = ("127.0.0.1", "127.0.0.2")
 @pytest.fixture(scope="module")
 def multipathd(host: Host) -> Iterator[None]:
     """It runs, as it doesn't otherwise in the lab."""
+    host.do("modprobe", "dm-multipath")
     host.do("systemctl", "start", "multipathd.service")
     yield
     host.do("systemctl", "stop", "multipathd.socket", "multipathd.service")
