@@ -382,6 +382,9 @@ class IscsiVolumes:
             {"type": "block", "path": told[0].path} if told else {},
         )
         self._exclusively(lambda: self._finish(connection.targets, wwids, commands))
+        for each in maps:
+            # multipathd would make a map at once of whatever has this name one day.
+            commands("multipath", "-w", each.wwid, run_as_root=True, check_exit_code=[0, 1])
 
     def _checking_again(
         self, targets: Sequence[Target], expected_wwn: str | None, commands: Commands

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -41,7 +42,7 @@ def maps(host: Host) -> list[str]:
 
 def active_paths(host: Host, map_name: str) -> int:
     """How many of a map's paths device-mapper finds in order."""
-    return host.do("dmsetup", "status", map_name).split().count("A")
+    return len(re.findall(r" \d+:\d+ A ", host.do("dmsetup", "status", map_name)))
 
 
 @contextmanager
@@ -93,6 +94,7 @@ def test_the_guests_io_goes_on_over_the_other_path(
         assert detached.status == 0, detached.err
     worlds.assert_nothing_left(volume, guest)
     assert maps(host) == []
+    assert wwn not in host.do("cat", "/etc/multipath/wwids")
 
 
 @pytest.mark.usefixtures("on_maps")

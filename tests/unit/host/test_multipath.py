@@ -186,6 +186,7 @@ def test_where_no_path_answers_nobody_knows(connected: Paths) -> None:
 def test_no_map_and_no_path_is_left(connected: Paths) -> None:
     connected.disconnect()
     assert connected.bench.left == []
+    assert connected.commands()[-1] == f"multipath -w {WWN}"
     told = dict(connected.bench.calls)["disconnect"]
     assert told["path"] == "/dev/dm-0"
     flushed = {c for c in connected.commands() if c.startswith("blockdev")}
