@@ -168,8 +168,7 @@ class IscsiHost:
         """
         self._require_helper()
         devices = self._sysfs.lun_devices(connection.targets)
-        asked = [device for device in devices if self._sysfs.answers(device)] or devices
-        return tuple(self._identity.fresh_wwn(device) for device in asked)
+        return tuple(self._identity.fresh_wwns(devices).values())
 
     def sessions(self) -> tuple[HostSession, ...]:
         """Every iSCSI session of this host, whoever made it."""

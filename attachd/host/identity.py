@@ -123,20 +123,33 @@ class Identity:
         if fresh != expected_wwn:
             raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {fresh}")
 
+    def fresh_wwns(self, devices: Sequence[Device]) -> dict[Device, str]:
+        """What each device itself says of its WWN, now: of those that answer.
+
+        Raises Unreachable where there are some and none answers.
+        """
+        told: dict[Device, str] = {}
+        silence: Unreachable | None = None
+        for device in devices:
+            try:
+                told[device] = self.fresh_wwn(device)
+            except Unreachable as exc:
+                silence = exc
+        if silence is not None and not told:
+            raise silence
+        return told
+
     def check_own(self, devices: Sequence[Device], expected_wwn: str) -> None:
         """Raise wrong-device unless each is the volume.
 
         A path that is down can't be asked; while another one answers, what the kernel read when it
         found the device has to do. Raises Unreachable where none answers.
         """
-        asked = [device for device in devices if self._sysfs.answers(device)]
-        if devices and not asked:
-            raise _no_answer(devices[0].path)
+        told = self.fresh_wwns(devices)
         for device in devices:
-            if device in asked:
-                self.check_wwn(device, expected_wwn)
-            elif device.wwn != expected_wwn:
-                raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {device.wwn}")
+            wwn = told.get(device, device.wwn)
+            if wwn != expected_wwn:
+                raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {wwn}")
 
     def names_of(self, device: HostDevice) -> frozenset[str]:
         """Every path under /dev that leads to the device, or to a path of its map."""

@@ -174,6 +174,24 @@ def test_a_path_that_is_down_is_judged_by_the_kernel(connected: Paths) -> None:
     assert connected.identify("/dev/dm-0").wwn == WWN
 
 
+def test_a_path_that_was_just_lost_does_not_answer(connected: Paths) -> None:
+    """Its session counts as logged in for some seconds still."""
+
+    def inquire(path: str) -> str:
+        if path == "/dev/sda":
+            raise Unreachable(Code.ISCSI_UNAVAILABLE, "No answer.", world=World.HOST, touched=False)
+        return WWN
+
+    identity = Identity(
+        sysfs=Sysfs(root=connected.tree.sys),
+        inquire=inquire,
+        udev_timeout=1,
+        dev=connected.tree.dev,
+    )
+    device = identity.identify("/dev/dm-0", connected.connection, size_bytes=GIB, expected_wwn=WWN)
+    assert device.wwn == WWN
+
+
 def test_where_no_path_answers_nobody_knows(connected: Paths) -> None:
     connected.tree.down(1)
     connected.tree.down(2)
