@@ -94,7 +94,7 @@ def test_the_guests_io_goes_on_over_the_other_path(
         assert detached.status == 0, detached.err
     worlds.assert_nothing_left(volume, guest)
     assert maps(host) == []
-    assert wwn not in host.do("cat", "/etc/multipath/wwids")
+    assert f"/{wwn}/" not in host.do("cat", "/etc/multipath/wwids")  # at most as a comment
 
 
 @pytest.mark.usefixtures("on_maps")
