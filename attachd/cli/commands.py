@@ -14,6 +14,7 @@ from attachd.cli.failure import Failure, status_of_refusal
 from attachd.cli.follow import Deadline, Operation, follow, how_to_follow, submit
 from attachd.cli.progress import progress
 from attachd.errors import Code, Exit
+from attachd.plain import printable
 
 _SHORT_ATTACHMENT = ("attachment_id", "guest_name", "volume_id", "device", "state")
 _LONG_ATTACHMENT = (
@@ -75,7 +76,7 @@ def _attached(operation: Operation, args: Namespace) -> str:
     hint = f"In the guest: {attachment['guest_path']} ({attachment['device']} is only a hint).\n"
     if not attachment["persistent"]:
         hint += "The guest is transient: it has the disk until it stops, and is detached then.\n"
-    return text + output.printable(hint, keep="\n")
+    return text + printable(hint, keep="\n")
 
 
 def detach(args: Namespace, client: Client) -> Outcome:
@@ -172,6 +173,17 @@ def operation_resume(args: Namespace, client: Client) -> Outcome:
     )
 
 
+def trace(args: Namespace, client: Client) -> Outcome:
+    """attachctl trace"""
+    from attachd.story.drawing import draw  # noqa: PLC0415 - only who draws pays for it
+    from attachd.story.telling import tell  # noqa: PLC0415
+
+    target = f"/v1/operations/{segment(args.operation)}"
+    operation = client.get(target).document
+    events = client.get(f"{target}/events").document["events"]
+    return Outcome(text=draw(tell(operation, events, requests=args.requests), args.format))
+
+
 def connector(args: Namespace, client: Client) -> Outcome:
     """attachctl connector"""
     found = client.get("/v1/connector").document
@@ -205,7 +217,7 @@ def reconnect(args: Namespace, client: Client) -> Outcome:
     dangerous = any(map(_may_leave_anothers_device, (*begun[len(ended) :], *ended)))
     return Outcome(
         text=output.rows(ended, style=args.format, columns=args.column, short=_SHORT_OPERATION),
-        message=output.printable(message, keep="\n"),
+        message=printable(message, keep="\n"),
         status=Exit.NEEDS_ATTENTION if args.strict and dangerous else Exit.DONE,
     )
 
@@ -228,7 +240,7 @@ def disconnect(args: Namespace, client: Client) -> Outcome:
         message = f"{failure}\n"
     return Outcome(
         text=output.rows(begun, style=args.format, columns=args.column, short=_SHORT_OPERATION),
-        message=output.printable(message, keep="\n"),
+        message=printable(message, keep="\n"),
     )
 
 
@@ -257,7 +269,7 @@ def _repair(client: Client) -> str:
         why = f" ({problem['code']}: {problem['brief']})" if problem else ""
         about = f"volume {ended['volume']}, guest {ended['guest_name'] or ended['guest']}"
         lines.append(f"{ended['kind']} of {about}: {ended['state']}{why}\n")
-    return output.printable("".join(lines), keep="\n")
+    return printable("".join(lines), keep="\n")
 
 
 def _guest_and_volume(args: Namespace) -> dict[str, str]:
@@ -276,6 +288,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "operation_list": operation_list,
     "operation_show": operation_show,
     "operation_resume": operation_resume,
+    "trace": trace,
     "audit": audit,
     "connector": connector,
     "reconnect": reconnect,
@@ -291,7 +304,7 @@ def _in_full(finding: dict[str, Any]) -> str:
     lines += [f"Safe to do: {finding['repair']} (attachctl audit --repair)"] * bool(
         finding["repair"]
     )
-    return "\n" + "".join(output.printable(f"{line}\n", keep="\n") for line in lines)
+    return "\n" + "".join(printable(f"{line}\n", keep="\n") for line in lines)
 
 
 def _operate(
@@ -359,7 +372,7 @@ def _problem_and_steps(operation: Operation) -> str:
     if operation["problem"]:
         problem = operation["problem"]
         lines = (f"{problem['code']}: {problem['brief']}", problem["details"])
-        text += "\n" + "".join(output.printable(f"{line}\n", keep="\n") for line in lines if line)
+        text += "\n" + "".join(printable(f"{line}\n", keep="\n") for line in lines if line)
     if operation["steps"]:
         cells = [[output.cell(step[name]) for name in _STEP_COLUMNS] for step in operation["steps"]]
         text += "\n" + output.table(_STEP_COLUMNS, cells)

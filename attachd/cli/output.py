@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
+
+from attachd.plain import printable, width
 
 Row = Mapping[str, Any]
 
@@ -33,8 +34,8 @@ def fields(document: Row, *, style: str, columns: Sequence[str]) -> str:
 
 def table(names: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
     """Columns between bars. Never wrapped: a line stays a line for grep."""
-    widths = [max(map(_width, column)) for column in zip(names, *lines, strict=True)]
-    rule = "+" + "".join("-" * (width + 2) + "+" for width in widths) + "\n"
+    widths = [max(map(width, column)) for column in zip(names, *lines, strict=True)]
+    rule = "+" + "".join("-" * (room + 2) + "+" for room in widths) + "\n"
     body = "".join(_line(line, widths) for line in lines)
     return rule + _line(names, widths) + rule + body + (rule if body else "")
 
@@ -43,16 +44,6 @@ def cell(value: object) -> str:
     """A value on one line, with nothing in it that a terminal would obey."""
     text = json.dumps(value) if isinstance(value, dict | list) else str(value)
     return printable(text)
-
-
-def printable(text: str, *, keep: str = "") -> str:
-    """``text`` with its control characters escaped, but for those in ``keep``."""
-    return "".join(
-        char
-        if char.isprintable() or char in keep
-        else char.encode("unicode_escape").decode("ascii")
-        for char in text
-    )
 
 
 def _chosen(document: Row, columns: Sequence[str]) -> dict[str, Any]:
@@ -69,14 +60,6 @@ def _structured(value: object, style: str) -> str:
 
 def _line(line: Iterable[str], widths: Iterable[int]) -> str:
     padded = (
-        f" {text}{' ' * (width - _width(text))} |" for text, width in zip(line, widths, strict=True)
+        f" {text}{' ' * (room - width(text))} |" for text, room in zip(line, widths, strict=True)
     )
     return "|" + "".join(padded) + "\n"
-
-
-def _width(text: str) -> int:
-    """How many columns of a terminal it takes."""
-    return sum(
-        0 if unicodedata.combining(char) else 2 if unicodedata.east_asian_width(char) in "WF" else 1
-        for char in text
-    )

@@ -9,6 +9,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from attachd.story import FORMS as DRAWINGS
+
 DEFAULT_SOCKET = "/run/attachd/attachd.sock"
 LARGEST_SIZE = 2**31 - 1  # in GiB: what Cinder takes
 FORMATS = ("table", "json", "yaml", "value")
@@ -100,7 +102,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit 2; what was typed may hold what a terminal would obey."""
-        from attachd.cli.output import printable  # noqa: PLC0415 - not needed for --help
+        from attachd.plain import printable  # noqa: PLC0415 - not needed for --help
 
         super().error(printable(message))
 
@@ -203,7 +205,24 @@ def build_parser() -> Parser:
     _command(
         commands, "connector", "what Cinder is told of this host (os-brick's)", CONNECTOR_COLUMNS
     )
+    _add_trace(commands)
+    _add_operation(commands)
+    return parser
 
+
+def _add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
+    trace = _bare_command(commands, "trace", "the drawn story of an operation, on standard output")
+    trace.add_argument("operation", metavar="OPERATION", help="its id")
+    trace.add_argument(
+        "-f", "--format", choices=DRAWINGS, default="text", help="language of the drawing (text)"
+    )
+    trace.add_argument(
+        "--requests", action="store_true", help="with every request to Cinder and its answer"
+    )
+    _add_socket(trace, default=argparse.SUPPRESS)
+
+
+def _add_operation(commands: argparse._SubParsersAction[Parser]) -> None:
     operation = commands.add_parser("operation", help="what attachd does and did")
     operations = _commands(operation)
     listed = _command(
@@ -223,7 +242,6 @@ def build_parser() -> Parser:
     )
     resumed.add_argument("operation", metavar="OPERATION", help="its id")
     _add_waiting(resumed)
-    return parser
 
 
 def _commands(parser: Parser) -> argparse._SubParsersAction[Parser]:
@@ -237,10 +255,7 @@ def _command(
     columns: Sequence[str],
     command: str | None = None,
 ) -> Parser:
-    parser = commands.add_parser(
-        name, help=description, description=description[0].upper() + description[1:] + "."
-    )
-    parser.set_defaults(command=command or name)
+    parser = _bare_command(commands, name, description, command)
     parser.add_argument(
         "-f", "--format", choices=FORMATS, default="table", help="form of the output"
     )
@@ -260,6 +275,20 @@ def _command(
         help="no progress, and no output of an attach, extend or detach that went well",
     )
     _add_socket(parser, default=argparse.SUPPRESS)
+    return parser
+
+
+def _bare_command(
+    commands: argparse._SubParsersAction[Parser],
+    name: str,
+    description: str,
+    command: str | None = None,
+) -> Parser:
+    """A command whose output is no table."""
+    parser = commands.add_parser(
+        name, help=description, description=description[0].upper() + description[1:] + "."
+    )
+    parser.set_defaults(command=command or name)
     return parser
 
 

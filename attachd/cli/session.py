@@ -10,10 +10,10 @@ from argparse import Namespace
 from attachd.cli.client import Client
 from attachd.cli.commands import COMMANDS, Outcome
 from attachd.cli.failure import Failure
-from attachd.cli.output import printable
 from attachd.cli.parser import DEFAULT_SOCKET
 from attachd.cli.writing import write
 from attachd.errors import Code, Exit
+from attachd.plain import printable
 
 
 def run(args: Namespace) -> int:

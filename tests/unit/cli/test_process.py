@@ -149,4 +149,6 @@ def test_it_imports_no_more_than_it_needs(argv: list[str], banned: set[str]) -> 
     assert {name for name in ours if not name.startswith("attachd.cli")} <= {
         "attachd",
         "attachd.errors",
+        "attachd.plain",
+        "attachd.story",
     }

@@ -1,0 +1,159 @@
+"""Calls of the outer libraries: from the API's documents to messages and their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attachd.plain import printable
+from attachd.story import words
+from attachd.story.story import Exchange, Message, Participant, Step
+
+Document = Mapping[str, Any]
+
+_LIBRARIES = {
+    "cinder": Participant.CINDER,
+    "os_brick": Participant.BRICK,
+    "libvirt": Participant.LIBVIRT,
+}
+_WAIT = "wait for the guest"
+_ROUND_TRIP = 0.001  # no answer of Keystone's comes sooner
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call; times in seconds after the operation was accepted."""
+
+    participant: Participant
+    name: str
+    at: float
+    ended: float
+    outcome: str | None = None
+    request: Exchange | None = None
+
+    @property
+    def seconds(self) -> float:
+        """How long it took."""
+        return round(self.ended - self.at, 4)
+
+    @property
+    def is_from_memory(self) -> bool:
+        """Was nobody asked? Every request wants a token, and most get the one that is there."""
+        return self.name == "token" and self.outcome is None and self.seconds < _ROUND_TRIP
+
+
+def read_call(document: Document, *, requests: bool) -> Call:
+    """A call as the API tells it; without ``requests`` what went over HTTP is left out."""
+    outcome = document.get("outcome")
+    request = document.get("request")
+    return Call(
+        participant=_LIBRARIES.get(document["library"], Participant.ATTACHD),
+        name=printable(document["name"]),
+        at=document["started"],
+        ended=document["ended"],
+        outcome=None if outcome is None else printable(outcome),
+        request=_exchange(request) if requests and request else None,
+    )
+
+
+def _exchange(document: Document) -> Exchange:
+    request_id = document["request_id"]
+    return Exchange(
+        method=printable(document["method"]),
+        url=printable(document["url"]),
+        status=document["status"],
+        request_id=None if request_id is None else printable(request_id),
+        body=document["body"],
+        answer=document["answer"],
+    )
+
+
+During = Mapping[int, Sequence[Message]]
+"""What happens before the answer of a call, by the call's position."""
+
+
+def messages_of(calls: Sequence[Call], during: During | None = None) -> Iterator[Message]:
+    """Calls and answers in their order.
+
+    A call within another one is made by the library itself: os-brick runs its commands.
+    """
+    under_way: list[Call] = []
+    for position, call in enumerate(calls):
+        while under_way and not _contains(under_way[-1], call):
+            yield from _answer(under_way.pop(), under_way)
+        yield _question(call, under_way)
+        yield from (during or {}).get(position, ())
+        under_way.append(call)
+    while under_way:
+        yield from _answer(under_way.pop(), under_way)
+
+
+def _contains(outer: Call, inner: Call) -> bool:
+    return inner.at < outer.ended and inner.ended <= outer.ended
+
+
+def _caller(under_way: Sequence[Call]) -> Participant:
+    return under_way[-1].participant if under_way else Participant.ATTACHD
+
+
+def _question(call: Call, under_way: Sequence[Call]) -> Message:
+    return Message(
+        source=_caller(under_way),
+        target=call.participant,
+        text=call.name,
+        at=call.at,
+        seconds=call.seconds,
+        outcome=call.outcome,
+        request=call.request,
+    )
+
+
+def _answer(call: Call, under_way: Sequence[Call]) -> Iterator[Message]:
+    """Back to who asked; who asked itself has its answer."""
+    if _caller(under_way) is call.participant:
+        return
+    status = call.request.status if call.request else None
+    yield Message(
+        source=call.participant,
+        target=_caller(under_way),
+        text=call.outcome or (f"HTTP {status}" if status else "ok"),
+        at=call.ended,
+        seconds=call.seconds,
+        outcome=call.outcome,
+        answer=True,
+        request=call.request,
+    )
+
+
+def talk_with_guest(step: Step, calls: Sequence[Call], disk: str) -> During:
+    """What passes between libvirt and the guest in a step.
+
+    The guest is asked by the first call that does so (another one may be about the persistent XML,
+    or ask again), and answers while it is waited for.
+    """
+    talk = words.guest_talk(step.name, undo=step.undo)
+    asking = [i for i, call in enumerate(calls) if talk and call.name == talk.call]
+    if talk is None or not asking:
+        return {}
+    waiting = [i for i, call in enumerate(calls) if call.name == _WAIT]
+    during = {asking[0]: [_to_guest(talk.question.format(disk=disk))]}
+    answer = words.guest_answer(talk, state=step.state, code=step.code)
+    if answer is not None:
+        said = _from_guest(answer.format(disk=disk), outcome=step.state if step.failed else None)
+        during.setdefault(max(asking[0], *waiting, 0), []).append(said)
+    return during
+
+
+def _to_guest(text: str) -> Message:
+    return Message(source=Participant.LIBVIRT, target=Participant.GUEST, text=text)
+
+
+def _from_guest(text: str, *, outcome: str | None) -> Message:
+    return Message(
+        source=Participant.GUEST,
+        target=Participant.LIBVIRT,
+        text=text,
+        outcome=outcome,
+        answer=True,
+    )
