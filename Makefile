@@ -9,16 +9,16 @@ PYTHON := $(VENV)/bin/python
 # What `make test` runs in the lab: an hour. Three files run apart: test_contracts.py (the contract
 # suites of host and guest inside the lab's host), test_fault_matrix.py, and test_host_life.py, which
 # reboots the lab's host. `make functional FUNCTIONAL=tests/functional` runs them, too. What is
-# marked exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults.
+# marked exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults, `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
 	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
 	tests/functional/test_guarding.py tests/functional/test_kinds.py \
 	tests/functional/test_extend.py tests/functional/test_adopt.py \
-	tests/functional/test_old_style.py \
+	tests/functional/test_old_style.py tests/functional/test_multipath.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check unit functional crash faults sample clean
+.PHONY: demo test check unit functional crash faults many sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -41,7 +41,7 @@ functional: $(VENV)/ready
 	$(PYTHON) -m pytest -m "lab and not exhaustive" --durations=30 $(FUNCTIONAL)
 
 # Every moment at which attachd can be killed: a table of how each ended, in build/ as it grows.
-# Two hours.
+# An hour and a half.
 crash: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_kills.py \
@@ -53,7 +53,13 @@ faults: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_fault_matrix.py \
 		tests/functional/test_broken_parts.py
-	$(PYTHON) -m pytest -m "lab and exhaustive" tests/contract tests/functional/test_guarding.py
+	$(PYTHON) -m pytest -m "lab and exhaustive" tests/contract tests/functional/test_guarding.py \
+		tests/functional/test_kinds.py tests/functional/test_multipath.py
+
+# 24 volumes on one guest, and eight guests with eight each: an hour.
+many: $(VENV)/ready
+	tools/lab up
+	$(PYTHON) -m pytest -m lab tests/functional/test_many.py
 
 sample: $(VENV)/ready
 	$(PYTHON) tools/sample > etc/attachd.conf.sample

@@ -97,6 +97,7 @@ def test_the_guests_io_goes_on_over_the_other_path(
     assert f"/{wwn}/" not in host.do("cat", "/etc/multipath/wwids")  # at most as a comment
 
 
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("on_maps")
 def test_a_map_grows(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest) -> None:
     volume = cloud.volume()
