@@ -19,13 +19,16 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_old_style.py tests/functional/test_multipath.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check unit functional crash faults many sample clean
+.PHONY: demo test check unit lab functional crash faults many sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) tools/demo
 
-test: check unit functional
+# The unit tests need one processor, the lab's build and boot another.
+test: check
+	$(MAKE) -j2 unit lab
+	$(MAKE) functional
 
 check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
@@ -35,6 +38,9 @@ check: $(VENV)/ready
 
 unit: $(VENV)/ready
 	$(PYTHON) -m pytest tests -m "not lab"
+
+lab: $(VENV)/ready
+	tools/lab up
 
 # From the lab's clean state: a run that was killed may have left anything there.
 functional: $(VENV)/ready
