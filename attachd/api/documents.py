@@ -6,6 +6,7 @@ for here. tests hold each document against its schema.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from attachd.api import problems
@@ -99,6 +100,7 @@ def _step(step: StepView) -> dict[str, Any]:
         "reason": step.reason,
         "started_at": step.started_at,
         "finished_at": step.finished_at,
+        "offset": step.offset,
         "seconds": step.seconds,
         "problem": _problem(step.problem),
     }
@@ -110,6 +112,8 @@ def _call(call: CallView) -> dict[str, Any]:
         "name": call.name,
         "started": call.started,
         "ended": call.ended,
+        "outcome": call.outcome,
+        "request": None if call.exchange is None else asdict(call.exchange),
     }
 
 
