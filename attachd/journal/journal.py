@@ -45,6 +45,10 @@ def utc_now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+KEPT_EXCHANGES = 200
+"""So many operations keep what they said to Cinder."""
+
+
 class Journal:
     """attachd's memory. Safe to use from any thread: one writer at a time."""
 
@@ -181,8 +185,17 @@ class Journal:
                 ),
             )
             self._insert_calls(operation_id, calls)
+            self._forget_exchanges()
 
         self._write(write)
+
+    def _forget_exchanges(self) -> None:
+        """What was said to Cinder is many times as long as all else: only the latest keep it."""
+        self._db.execute(
+            "UPDATE calls SET exchange = NULL WHERE exchange IS NOT NULL AND operation_id IN "
+            "(SELECT operation_id FROM operations ORDER BY rowid DESC LIMIT ? OFFSET ?)",
+            (KEPT_EXCHANGES, KEPT_EXCHANGES),
+        )
 
     def _insert_calls(self, operation_id: str, calls: Sequence[Call]) -> None:
         self._db.executemany(

@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from attachd.errors import AttachdError
+
 
 class Library(StrEnum):
     """Whose time it is."""
@@ -94,7 +96,7 @@ def call(library: Library, name: str) -> Iterator[Note]:
     try:
         yield note
     except BaseException as exc:
-        note.outcome = note.outcome or type(exc).__name__
+        note.outcome = note.outcome or _name_of(exc)
         raise
     finally:
         calls.append(
@@ -107,3 +109,7 @@ def call(library: Library, name: str) -> Iterator[Note]:
                 exchange=note.exchange,
             )
         )
+
+
+def _name_of(exc: BaseException) -> str:
+    return exc.code.value if isinstance(exc, AttachdError) else type(exc).__name__

@@ -296,3 +296,18 @@ def test_calls_are_kept_with_each_line_and_at_rest(journal: Journal) -> None:
     assert journal.calls("o1") == (first,)
     journal.rest("o1", OperationState.UNDONE, calls=[second])
     assert journal.calls("o1") == (first, second)
+
+
+def test_only_the_latest_keep_what_was_said_to_cinder(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.journal.journal.KEPT_EXCHANGES", 2)
+    exchange = trace.Exchange(method="GET", url="/volumes/v")
+    call = trace.Call(
+        library=trace.Library.CINDER, name="GET", started=1.0, ended=2.0, exchange=exchange
+    )
+    for number in range(4):
+        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
+        journal.rest(f"o{number}", OperationState.DONE, calls=[call])
+    kept = [journal.calls(f"o{number}")[0].exchange for number in range(4)]
+    assert kept == [None, None, exchange, exchange]
