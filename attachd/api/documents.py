@@ -6,6 +6,7 @@ for here. tests hold each document against its schema.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from attachd.api import problems
@@ -37,8 +38,11 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
     }
 
 
-def operation(view: OperationView) -> dict[str, Any]:
-    """An operation: what was asked for, what it stands for, and how far it is."""
+def operation(view: OperationView, *, requests: bool = True) -> dict[str, Any]:
+    """An operation: what was asked for, what it stands for, and how far it is.
+
+    ``requests``: with what was said to Cinder.
+    """
     return {
         "operation_id": view.operation_id,
         "kind": str(view.kind),
@@ -57,7 +61,7 @@ def operation(view: OperationView) -> dict[str, Any]:
         "attachment": None if view.attachment is None else attachment(view.attachment),
         "problem": _problem(view.problem),
         "steps": [_step(step) for step in view.steps],
-        "calls": [_call(call) for call in view.calls],
+        "calls": [_call(call, requests=requests) for call in view.calls],
     }
 
 
@@ -99,17 +103,21 @@ def _step(step: StepView) -> dict[str, Any]:
         "reason": step.reason,
         "started_at": step.started_at,
         "finished_at": step.finished_at,
+        "offset": step.offset,
         "seconds": step.seconds,
         "problem": _problem(step.problem),
     }
 
 
-def _call(call: CallView) -> dict[str, Any]:
+def _call(call: CallView, *, requests: bool) -> dict[str, Any]:
+    exchange = call.exchange if requests else None
     return {
         "library": call.library,
         "name": call.name,
         "started": call.started,
         "ended": call.ended,
+        "outcome": call.outcome,
+        "request": None if exchange is None else asdict(exchange),
     }
 
 

@@ -164,6 +164,10 @@ COMPONENTS: dict[str, Schema] = {
             "reason": _STRING,
             "started_at": _TIME,
             "finished_at": _TIME_OR_NULL,
+            "offset": {
+                "type": ["number", "null"],
+                "description": "Seconds after the operation was accepted; null behind a reboot.",
+            },
             "seconds": {"type": ["number", "null"]},
             "problem": _nullable(ref("Problem")),
         }
@@ -199,6 +203,18 @@ COMPONENTS: dict[str, Schema] = {
             "name": _STRING,
             "started": {"type": "number"},
             "ended": {"type": "number"},
+            "outcome": {**_STRING_OR_NULL, "description": "null: it went well."},
+            "request": _nullable(ref("Exchange")),
+        }
+    ),
+    "Exchange": _object(
+        {
+            "method": _STRING,
+            "url": _STRING,
+            "body": {"description": "Secrets are masked, and large bodies left out."},
+            "status": {"type": ["integer", "null"]},
+            "request_id": _STRING_OR_NULL,
+            "answer": {},
         }
     ),
     "Operations": _object({"operations": {"type": "array", "items": ref("Operation")}}),

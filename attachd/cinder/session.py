@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any
 
@@ -30,7 +31,8 @@ from openstack.utils import maximum_supported_microversion
 
 from attachd.cinder import faults
 from attachd.errors import AttachdError, Code
-from attachd.trace import Library, call
+from attachd.trace import Exchange, Library, call
+from attachd.trace.masking import kept
 
 MICROVERSION_MIN = "3.0"  # the old style needs no more
 ATTACHMENTS_SINCE = "3.44"  # os-complete
@@ -174,8 +176,11 @@ class CinderSession:
         proxy, microversion = self._open()
         changing = _is_changing(method)
         try:
-            with call(Library.CINDER, f"{method} {path}"):
-                return proxy.request(
+            with call(Library.CINDER, f"{method} {path}") as note:
+                note.exchange = exchange = Exchange(
+                    method=method, url=path, body=kept(request["json"])
+                )
+                response: requests.Response = proxy.request(
                     path,
                     method,
                     **request,
@@ -191,6 +196,10 @@ class CinderSession:
                     # keystoneauth's own goes by the wall clock: set back, it sleeps for as long.
                     rate_semaphore=nullcontext(),
                 )
+                note.exchange = _answered(exchange, response)
+                if not response.ok:
+                    note.outcome = f"HTTP {response.status_code}"
+                return response
         except ks_exceptions.ClientException as exc:
             raise faults.broken(exc, changing=changing) from exc
 
@@ -208,6 +217,20 @@ class CinderSession:
         except _MISREAD as exc:
             raise faults.unreadable(exc) from exc
         return proxy, self._microversion
+
+
+def _answered(exchange: Exchange, response: requests.Response) -> Exchange:
+    try:
+        answer = kept(response.json())
+    except (ValueError, RecursionError):
+        answer = None
+    return replace(
+        exchange,
+        url=response.url or exchange.url,
+        status=response.status_code,
+        request_id=response.headers.get("x-openstack-request-id"),
+        answer=answer,
+    )
 
 
 def _negotiate(proxy: Proxy, minimum: str) -> str:

@@ -42,7 +42,7 @@ from attachd.operations.reconnect import Reconnect
 from attachd.operations.release import Release
 from attachd.operations.restore import Restore
 from attachd.operations.steps import GuestName, VolumeName
-from attachd.trace import collecting
+from attachd.trace import Call, collecting
 
 LOG = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ class Engine:
     def _drive(self, row: OperationRow) -> None:
         try:
             with collecting() as calls:
-                rest = self._run(row)
+                rest = self._run(row, calls)
             with self._lock:  # who resumes it finds either this thread or its end
                 self._journal.rest(
                     row.operation_id,
@@ -309,7 +309,7 @@ class Engine:
                 operation_id, OperationState.NEEDS_ATTENTION, problem=problem, waiting_for=None
             )
 
-    def _run(self, row: OperationRow) -> Rest:
+    def _run(self, row: OperationRow, calls: list[Call]) -> Rest:
         with ExitStack() as held:
             if row.record_id is not None:
                 refused = self._claim_again(row, row.record_id, held)
@@ -324,6 +324,7 @@ class Engine:
                 journal=self._journal,
                 news=self._progress.news,
                 reached=self._reached,
+                calls=calls,
             )
             return runner.run()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from attachd.engine.views import (
     CallView,
@@ -14,7 +15,7 @@ from attachd.engine.views import (
     StepView,
 )
 from attachd.journal.rows import EventRow, OperationRow
-from attachd.model import AttachmentRecord, OperationKind
+from attachd.model import AttachmentRecord
 from attachd.operations.tables import TABLES
 from attachd.saga.history import RESUMPTIONS, Happening
 from attachd.trace import Call
@@ -53,7 +54,7 @@ def operation_view(
         volume_name=row.volume_name,
         attachment=record,
         problem=row.problem,
-        steps=_steps(row.request.kind, events),
+        steps=_steps(row, events),
         calls=tuple(_call(call, row.accepted) for call in calls if call.started >= row.accepted),
         started_at=row.started_at,
         finished_at=row.finished_at,
@@ -92,17 +93,22 @@ def _call(call: Call, accepted: float) -> CallView:
         name=call.name,
         started=round(call.started - accepted, 4),
         ended=round(call.ended - accepted, 4),
+        outcome=call.outcome,
+        exchange=call.exchange,
     )
 
 
-def _steps(kind: OperationKind, events: Sequence[EventRow]) -> tuple[StepView, ...]:
-    worlds = {spec.name: spec.world.value for spec in TABLES[kind]}
+def _steps(row: OperationRow, events: Sequence[EventRow]) -> tuple[StepView, ...]:
+    worlds = {spec.name: spec.world.value for spec in TABLES[row.request.kind]}
+    boot = events[0].boot_id if events else None  # in which it was accepted, or soon after
     views: list[StepView] = []
     for position, event in enumerate(events):
         direction = _INTENTS.get(event.entry.happening)
         if direction is not None:
             later = events[position + 1 :]
-            views.append(_step(event, direction, worlds[event.entry.step], later))
+            view = _step(event, direction, worlds[event.entry.step], later)
+            offset = round(event.uptime - row.accepted, 3) if event.boot_id == boot else None
+            views.append(replace(view, offset=offset))
     return tuple(views)
 
 

@@ -19,6 +19,7 @@ from attachd.operations.steps import Step, Unanswered
 from attachd.saga.history import Entry, Happening, Standing, fold
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
 from attachd.saga.resumption import decide
+from attachd.trace import Call
 
 LOG = logging.getLogger(__name__)
 
@@ -36,7 +37,8 @@ class Runner:
     """Runs one operation, once.
 
     ``news`` is called after each line that was journalled, ``reached`` at each moment that has a
-    name (see :mod:`attachd.engine.kill_points`).
+    name (see :mod:`attachd.engine.kill_points`). ``calls`` are those that the operation's thread
+    has made so far; what is journalled of them is taken out.
     """
 
     def __init__(
@@ -47,12 +49,14 @@ class Runner:
         journal: Journal,
         news: Callable[[], None],
         reached: Reached,
+        calls: list[Call],
     ) -> None:
         self._id = operation_id
         self._operation = operation
         self._journal = journal
         self._news = news
         self._reached = reached
+        self._calls = calls
         self._steps = {step.spec.name: step for step in operation.steps}
         self._specs = tuple(step.spec for step in operation.steps)
         self._events = list(journal.events(operation_id))
@@ -231,8 +235,14 @@ class Runner:
 
     def _append(self, entry: Entry, reason: str, problem: Problem | None) -> None:
         self._journal.append(
-            self._id, entry, reason=reason, problem=problem, record=self._operation.record
+            self._id,
+            entry,
+            reason=reason,
+            problem=problem,
+            record=self._operation.record,
+            calls=tuple(self._calls),
         )
+        self._calls.clear()
         self._history.append(entry)
         self._news()
 

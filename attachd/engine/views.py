@@ -10,6 +10,7 @@ from typing import Literal
 
 from attachd.errors import Problem
 from attachd.model import AttachmentRecord, OperationKind, OperationState, Request
+from attachd.trace import Exchange
 
 Direction = Literal["do", "undo"]
 
@@ -23,7 +24,10 @@ Phase = Literal["intent", "outcome", "state"]
 
 @dataclass(frozen=True, kw_only=True)
 class StepView:
-    """One run of a step, or of its undo. ``seconds`` is None until its outcome is recorded."""
+    """One run of a step, or of its undo. ``seconds`` is None until its outcome is recorded.
+
+    ``offset``: seconds after the operation was accepted; None where the host was booted since.
+    """
 
     name: str
     world: str
@@ -32,18 +36,24 @@ class StepView:
     reason: str
     started_at: str
     finished_at: str | None = None
+    offset: float | None = None
     seconds: float | None = None
     problem: Problem | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CallView:
-    """A call of an outer library, in seconds after the operation was accepted."""
+    """A call of an outer library, in seconds after the operation was accepted.
+
+    ``outcome`` is None where it went well.
+    """
 
     library: str
     name: str
     started: float
     ended: float
+    outcome: str | None = None
+    exchange: Exchange | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -204,9 +204,10 @@ class Domains:
     ) -> T:
         """Raises libvirtError where libvirt answered with one, else Unreachable."""
         connection = self._connection.get()
-        with trace.call(Library.LIBVIRT, name):
+        with trace.call(Library.LIBVIRT, name) as note:
             future = in_thread(lambda: call(connection), name=name)
             ended = _ended(future, self._call_timeout)
+            note.outcome = _outcome(future) if ended else "no answer"
         if not ended:
             if guest_id is not None:
                 with self._lock:
@@ -239,6 +240,13 @@ class Domains:
 
 def _ended(future: Future[Any], seconds: float) -> bool:
     return bool(wait([future], timeout=seconds).done)
+
+
+def _outcome(future: Future[Any]) -> str | None:
+    failure = future.exception()
+    if isinstance(failure, libvirt.libvirtError):
+        return f"libvirt error {failure.get_error_code()}"
+    return None if failure is None else type(failure).__name__
 
 
 def _answer(exc: libvirt.libvirtError) -> Answer:

@@ -73,8 +73,12 @@ class BrickConnector(Protocol):
 
 def execute(*command: str, **options: object) -> tuple[str, str]:
     """Run a command through os-brick; only its name is noted, never an argument."""
-    with call(Library.OS_BRICK, command[0]):
-        out, err = rootwrap.execute(*command, **options)
+    with call(Library.OS_BRICK, command[0]) as note:
+        try:
+            out, err = rootwrap.execute(*command, **options)
+        except ProcessExecutionError as exc:
+            note.outcome = f"exit {exc.exit_code}" if exc.exit_code is not None else "failed"
+            raise
     return out, err
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-SIZE = 4 * 1024 * 1024
-"""Bytes. An attach with its whole undo writes about 30 rows, and each commit a few pages."""
+SIZE = 8 * 1024 * 1024
+"""Bytes. An attach with its whole undo writes about 30 rows, each commit a few pages, and what was
+said to Cinder 100 KiB at most.
+"""
 
 
 class Ballast:

@@ -21,6 +21,7 @@ from attachd.journal.rows import (
     attachment_from,
     attachment_values,
     call_from,
+    call_values,
     event_from,
     operation_from,
     problem_text,
@@ -42,6 +43,10 @@ _OPEN_OPERATIONS = (
 def utc_now() -> str:
     """Now, as ISO 8601 in UTC with milliseconds."""
     return datetime.now(UTC).isoformat(timespec="milliseconds")
+
+
+KEPT_EXCHANGES = 200
+"""So many operations keep what they said to Cinder."""
 
 
 class Journal:
@@ -179,15 +184,27 @@ class Journal:
                     operation_id,
                 ),
             )
-            self._db.executemany(
-                "INSERT INTO calls VALUES (?, ?, ?, ?, ?)",
-                [(operation_id, c.library.value, c.name, c.started, c.ended) for c in calls],
-            )
+            self._insert_calls(operation_id, calls)
+            self._forget_exchanges()
 
         self._write(write)
 
+    def _forget_exchanges(self) -> None:
+        """What was said to Cinder is many times as long as all else: only the latest keep it."""
+        self._db.execute(
+            "UPDATE calls SET exchange = NULL WHERE exchange IS NOT NULL AND operation_id IN "
+            "(SELECT operation_id FROM operations ORDER BY rowid DESC LIMIT ? OFFSET ?)",
+            (KEPT_EXCHANGES, KEPT_EXCHANGES),
+        )
+
+    def _insert_calls(self, operation_id: str, calls: Sequence[Call]) -> None:
+        self._db.executemany(
+            "INSERT INTO calls VALUES (?, ?, ?, ?, ?, ?, ?)",
+            [call_values(operation_id, call) for call in calls],
+        )
+
     def calls(self, operation_id: str) -> tuple[Call, ...]:
-        """What the operation's finished runs asked of the outer libraries, by their starts."""
+        """What the operation asked of the outer libraries, by their starts."""
         rows = self._all(
             "SELECT * FROM calls WHERE operation_id = ? ORDER BY started", operation_id
         )
@@ -203,11 +220,16 @@ class Journal:
         reason: str,
         problem: Problem | None = None,
         record: AttachmentRecord | None = None,
+        calls: Sequence[Call] = (),
     ) -> None:
-        """Journal what happens to a step, and what became known with it, in one transaction."""
+        """Journal what happens to a step, and what became known with it, in one transaction.
+
+        ``calls``: those that were made since the last line.
+        """
 
         def write() -> None:
             self._insert_event(operation_id, entry, reason, problem)
+            self._insert_calls(operation_id, calls)
             if record is not None:
                 self._write_record(operation_id, record)
 

@@ -24,7 +24,7 @@ from attachd.model import (
     Target,
 )
 from attachd.saga.history import Entry, Happening
-from attachd.trace import Call, Library
+from attachd.trace import Call, Exchange, Library
 
 _Row = TypeVar("_Row")
 
@@ -102,7 +102,23 @@ def call_from(row: sqlite3.Row) -> Call:
             name=row["name"],
             started=row["started"],
             ended=row["ended"],
+            outcome=row["outcome"],
+            exchange=Exchange(**json.loads(row["exchange"])) if row["exchange"] else None,
         ),
+    )
+
+
+def call_values(operation_id: str, call: Call) -> tuple[object, ...]:
+    """A call's columns, in their order."""
+    exchange = json.dumps(asdict(call.exchange)) if call.exchange else None
+    return (
+        operation_id,
+        call.library.value,
+        call.name,
+        call.started,
+        call.ended,
+        call.outcome,
+        exchange,
     )
 
 

@@ -2,8 +2,8 @@
 
 The journal keeps steps and calls apart: a call has no step, only its time. It belongs to the step
 during which it began. What began between two steps is a look of a recovery, or of a resumption, and
-stays between them. The calls of a run that was killed are in no journal, so none is looked for in a
-step without an outcome.
+stays between them. Calls are journalled with their step's outcome, so none is looked for in a step
+without one.
 """
 
 from __future__ import annotations

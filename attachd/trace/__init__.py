@@ -1,8 +1,9 @@
-"""What an operation asked of the outer libraries, and for how long.
+"""What an operation asked of the outer libraries, for how long, and with what outcome.
 
 Steps say what attachd did; calls say what the time went into. Each room wraps its library's calls,
 and only those, in :func:`call`; the engine collects what one operation's thread called and keeps
 it with the operation. A call's name is a verb and perhaps a path: never a body, never a secret.
+What was said in a request to Cinder goes into its :class:`Exchange`, secrets masked.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+from attachd.errors import AttachdError
 
 
 class Library(StrEnum):
@@ -24,13 +28,41 @@ class Library(StrEnum):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """A request and its answer, with nothing secret in it; see :mod:`attachd.trace.masking`.
+
+    ``status`` and what follows is None where no answer came.
+    """
+
+    method: str
+    url: str
+    body: Any = None
+    status: int | None = None
+    request_id: str | None = None
+    answer: Any = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call; ``started`` and ``ended`` in seconds since the host booted."""
+    """One call; ``started`` and ``ended`` in seconds since the host booted.
+
+    ``outcome``: None where it went well, else in a word or two how not.
+    """
 
     library: Library
     name: str
     started: float
     ended: float
+    outcome: str | None = None
+    exchange: Exchange | None = None
+
+
+@dataclass(kw_only=True)
+class Note:
+    """What a room adds to a call of its own while it is under way."""
+
+    outcome: str | None = None
+    exchange: Exchange | None = None
 
 
 _collector: ContextVar[list[Call] | None] = ContextVar("attachd-calls", default=None)
@@ -53,14 +85,31 @@ def collecting() -> Iterator[list[Call]]:
 
 
 @contextmanager
-def call(library: Library, name: str) -> Iterator[None]:
-    """Note how long the library takes, where anybody collects."""
+def call(library: Library, name: str) -> Iterator[Note]:
+    """Note how long the library takes, and how it ends, where anybody collects."""
+    note = Note()
     calls = _collector.get()
     if calls is None:
-        yield
+        yield note
         return
     started = now()
     try:
-        yield
+        yield note
+    except BaseException as exc:
+        note.outcome = note.outcome or _name_of(exc)
+        raise
     finally:
-        calls.append(Call(library=library, name=name, started=started, ended=now()))
+        calls.append(
+            Call(
+                library=library,
+                name=name,
+                started=started,
+                ended=now(),
+                outcome=note.outcome,
+                exchange=note.exchange,
+            )
+        )
+
+
+def _name_of(exc: BaseException) -> str:
+    return exc.code.value if isinstance(exc, AttachdError) else type(exc).__name__

@@ -16,6 +16,8 @@ import pytest
 from attachd.cinder.client import CinderClient
 from attachd.errors import AttachdError, Code, Refused, Unreachable
 from attachd.model import CinderAttachment
+from attachd.trace import collecting
+from attachd.trace.masking import MASK
 from tests.fakes.cinder_client import TRIES, client_of
 from tests.fakes.cinder_http import CinderServer
 
@@ -909,3 +911,32 @@ def test_a_clock_that_is_set_back_holds_nothing_up(
     monkeypatch.setattr(time, "sleep", slept.append)
     assert client.get_volume(volume) is not None
     assert max(slept, default=0) < 60
+
+
+# --- what is kept of it for the operation's story ------------------------------------------------
+
+
+def test_every_request_and_its_answer_is_noted_without_a_secret(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "update")
+    with collecting() as calls:
+        scene.do(client)
+    (put,) = [c.exchange for c in calls if c.exchange and c.exchange.method == "PUT"]
+    assert put.url.endswith(f"/attachments/{scene.attachment}")
+    assert put.status == HTTPStatus.OK
+    assert put.body["attachment"]["connector"]["initiator"] == CONNECTOR["initiator"]
+    info = put.answer["attachment"]["connection_info"]
+    assert info["target_iqn"]
+    assert (info["auth_username"], info["auth_password"]) == (MASK, MASK)
+
+
+def test_a_refusal_is_noted_with_its_status(server: CinderServer, client: CinderClient) -> None:
+    scene = Scene(server, "create")
+    scene.rules.volume(scene.volume).status = "error"
+    with collecting() as calls, pytest.raises(Refused):
+        scene.do(client)
+    noted = [call for call in calls if call.outcome]
+    assert [call.outcome for call in noted] == ["HTTP 400"]
+    assert noted[0].exchange is not None
+    assert noted[0].exchange.status == HTTPStatus.BAD_REQUEST

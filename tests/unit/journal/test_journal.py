@@ -276,3 +276,38 @@ def test_what_rests_keeps_no_other_guest_off_a_shareable_volume(journal: Journal
     assert journal.claim("o2", guest_id="g1", **names, shareable=True) is not None, "its own guest"
     assert journal.claim("o2", guest_id="g2", **names, shareable=False) is not None
     assert journal.claim("o2", guest_id="g2", **names, shareable=True) is None
+
+
+def test_calls_are_kept_with_each_line_and_at_rest(journal: Journal) -> None:
+    """A daemon that is killed keeps those of the steps that it had behind it."""
+    exchange = trace.Exchange(method="PUT", url="/attachments/a", body={"a": 1}, status=409)
+    first = trace.Call(
+        library=trace.Library.CINDER,
+        name="PUT /attachments/a",
+        started=1.0,
+        ended=2.0,
+        outcome="HTTP 409",
+        exchange=exchange,
+    )
+    second = trace.Call(library=trace.Library.LIBVIRT, name="lookup", started=3.0, ended=4.0)
+    journal.accept("o1", REQUEST)
+    entry = Entry(happening=Happening.DO_FAILED, step="update")
+    journal.append("o1", entry, reason="No.", calls=[first])
+    assert journal.calls("o1") == (first,)
+    journal.rest("o1", OperationState.UNDONE, calls=[second])
+    assert journal.calls("o1") == (first, second)
+
+
+def test_only_the_latest_keep_what_was_said_to_cinder(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.journal.journal.KEPT_EXCHANGES", 2)
+    exchange = trace.Exchange(method="GET", url="/volumes/v")
+    call = trace.Call(
+        library=trace.Library.CINDER, name="GET", started=1.0, ended=2.0, exchange=exchange
+    )
+    for number in range(4):
+        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
+        journal.rest(f"o{number}", OperationState.DONE, calls=[call])
+    kept = [journal.calls(f"o{number}")[0].exchange for number in range(4)]
+    assert kept == [None, None, exchange, exchange]

@@ -72,7 +72,7 @@ def test_what_failed_is_red_and_undoing_is_dashed(told: Mapping[str, Told]) -> N
     story = told["rolled back"].story()
     root = parsed(svg.render(story))
     heads = [element.get("fill") for element in root.iter(f"{_SVG}polygon")]
-    assert heads.count(_RED) == sum(message.outcome is not None for message in story.messages) == 2
+    assert heads.count(_RED) == sum(message.outcome is not None for message in story.messages) == 4
     dashed = [path for path in root.iter(f"{_SVG}path") if path.get("stroke-dasharray") == "7 4"]
     undoing = [
         message

@@ -107,7 +107,7 @@ def test_the_guest_is_asked_and_answers(told: Stories) -> None:
     kept = told["kept"].story()
     assert arrows(kept, "unplug")[2:] == [
         "libvirt <- guest: keeps disk vda",
-        "attachd <- libvirt: ok",
+        "attachd <- libvirt: unplug-timeout",
         "attachd -> attachd: unplug-timeout: "
         "The guest was asked to let go of the disk, and didn't.",
     ]
