@@ -50,7 +50,7 @@ def test_a_running_guest_sees_its_volume_grow(
     # Beyond the project's quota: Cinder says no, and everything is as before.
     with cloud.quota(gigabytes=2):
         refused = host.attachctl("extend", guest.name, volume, "3")
-        assert (refused.status, refused.code) == (1, "cinder-refused"), refused.err
+        assert (refused.status, refused.code) == (4, "cinder-refused"), refused.err
     assert cloud.size(volume) == (2, "in-use")
     assert host.attachctl("audit").status == 0
 
