@@ -18,7 +18,7 @@ _LIBRARIES = {
     "libvirt": Participant.LIBVIRT,
 }
 _WAIT = "wait for the guest"
-_ROUND_TRIP = 0.001  # no answer of Keystone's comes sooner
+_ROUND_TRIP = 0.02  # Keystone does not make a token sooner: it hashes a password for it
 
 
 @dataclass(frozen=True, kw_only=True)
