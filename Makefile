@@ -17,6 +17,7 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_guarding.py tests/functional/test_kinds.py \
 	tests/functional/test_extend.py tests/functional/test_adopt.py \
 	tests/functional/test_old_style.py tests/functional/test_multipath.py \
+	tests/functional/test_trace.py \
 	tests/functional/test_kills.py
 
 .PHONY: demo test check unit lab functional crash faults many sample clean
