@@ -6,7 +6,6 @@ for here. tests hold each document against its schema.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from attachd.api import problems
@@ -38,11 +37,8 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
     }
 
 
-def operation(view: OperationView, *, requests: bool = True) -> dict[str, Any]:
-    """An operation: what was asked for, what it stands for, and how far it is.
-
-    ``requests``: with what was said to Cinder.
-    """
+def operation(view: OperationView) -> dict[str, Any]:
+    """An operation: what was asked for, what it stands for, and how far it is."""
     return {
         "operation_id": view.operation_id,
         "kind": str(view.kind),
@@ -61,7 +57,7 @@ def operation(view: OperationView, *, requests: bool = True) -> dict[str, Any]:
         "attachment": None if view.attachment is None else attachment(view.attachment),
         "problem": _problem(view.problem),
         "steps": [_step(step) for step in view.steps],
-        "calls": [_call(call, requests=requests) for call in view.calls],
+        "calls": [_call(call) for call in view.calls],
     }
 
 
@@ -109,15 +105,14 @@ def _step(step: StepView) -> dict[str, Any]:
     }
 
 
-def _call(call: CallView, *, requests: bool) -> dict[str, Any]:
-    exchange = call.exchange if requests else None
+def _call(call: CallView) -> dict[str, Any]:
     return {
         "library": call.library,
         "name": call.name,
         "started": call.started,
         "ended": call.ended,
         "outcome": call.outcome,
-        "request": None if exchange is None else asdict(exchange),
+        "request": None if call.exchange is None else dict(vars(call.exchange)),
     }
 
 

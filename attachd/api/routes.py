@@ -208,7 +208,7 @@ def _repair(context: Context, call: Call) -> Reply:  # noqa: ARG001 - nothing is
 
 def _all_accepted(views: Sequence[OperationView]) -> Reply:
     return Reply(
-        document={"operations": [documents.operation(view, requests=False) for view in views]},
+        document={"operations": [documents.operation(view) for view in views]},
         status=HTTPStatus.ACCEPTED,
     )
 
@@ -236,9 +236,7 @@ def _attachment(context: Context, call: Call) -> Reply:
 
 def _operations(context: Context, call: Call) -> Reply:
     views = context.engine.operations(open_only=call.query.get("open", False))
-    return Reply(
-        document={"operations": [documents.operation(view, requests=False) for view in views]}
-    )
+    return Reply(document={"operations": [documents.operation(view) for view in views]})
 
 
 def _operation(context: Context, call: Call) -> Reply:

@@ -10,7 +10,6 @@ looks like a secret masked (drivers have been seen to put command lines into the
 
 from __future__ import annotations
 
-import re
 from http import HTTPStatus
 from typing import Any
 
@@ -19,6 +18,7 @@ import urllib3.exceptions
 from keystoneauth1 import exceptions as ks_exceptions
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
+from attachd.trace.masking import without_secrets
 
 TRANSIENT_STATUSES = frozenset(
     {
@@ -30,13 +30,6 @@ TRANSIENT_STATUSES = frozenset(
 )
 LONGEST_TEXT = 500
 
-_SECRET = re.compile(
-    r"""(?ix)
-    (   --\S*(?:password|secret|token)\s+
-    |   \w*(?:password|passwd|secret|token)["']?\s*[=:]\s*["']?
-    )
-    [^\s"',}]+"""
-)
 _CREDENTIALS_HINT = (
     "Check auth_url, username, password, project_name and the domains in [cinder] of attachd.conf."
 )
@@ -257,5 +250,5 @@ def _faults(response: requests.Response) -> dict[str, Any]:
 def safe_text(text: str) -> str:
     """One printable line of at most 500 characters, secrets masked."""
     printable = "".join(c if c.isprintable() else " " for c in text)
-    masked = _SECRET.sub(r"\1***", " ".join(printable.split()))
+    masked = without_secrets(" ".join(printable.split()))
     return masked if len(masked) <= LONGEST_TEXT else masked[: LONGEST_TEXT - 1] + "…"

@@ -177,9 +177,8 @@ class CinderSession:
         changing = _is_changing(method)
         try:
             with call(Library.CINDER, f"{method} {path}") as note:
-                note.exchange = exchange = Exchange(
-                    method=method, url=path, body=kept(request["json"])
-                )
+                if note.collected:
+                    note.exchange = Exchange(method=method, url=path, body=kept(request["json"]))
                 response: requests.Response = proxy.request(
                     path,
                     method,
@@ -196,7 +195,8 @@ class CinderSession:
                     # keystoneauth's own goes by the wall clock: set back, it sleeps for as long.
                     rate_semaphore=nullcontext(),
                 )
-                note.exchange = _answered(exchange, response)
+                if note.exchange is not None:
+                    note.exchange = _answered(note.exchange, response)
                 if not response.ok:
                     note.outcome = f"HTTP {response.status_code}"
                 return response

@@ -192,12 +192,13 @@ class Engine:
 
     def operation(self, operation_id: str) -> OperationView:
         """One operation. Raises operation-not-found."""
-        return operation_view(*self._journal.snapshot(operation_id))
+        return operation_view(*self._journal.snapshot(operation_id, exchanges=True))
 
     def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
-        """Operations, the newest first."""
+        """Operations, the newest first, without what was said to Cinder."""
         rows = self._journal.operations(open_only=open_only)
-        return tuple(self.operation(row.operation_id) for row in rows)
+        snapshots = (self._journal.snapshot(row.operation_id, exchanges=False) for row in rows)
+        return tuple(operation_view(*each) for each in snapshots)
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
         """Live attachments, of one guest (name or id) or of all.

@@ -397,14 +397,14 @@ class IscsiVolumes:
         judged: set[str] = set()  # with their map; a path that is down can't be asked by itself
 
         def execute(*command: str, **options: object) -> tuple[str, str]:
-            devices = self._sysfs.lun_devices(targets)
             if command[:2] == _FLUSH_MAP:
+                devices = self._sysfs.lun_devices(targets)
                 self._check_map_of(devices, command[2])
                 self._check_own(devices, expected_wwn)
                 self._holders.check_released(devices, commands)
                 judged.update(device.name for device in devices)
             elif (name := _deleted(command)) is not None:
-                about = [device for device in devices if device.name == name]
+                about = [each for each in self._sysfs.lun_devices(targets) if each.name == name]
                 if not about:
                     raise _unknown(name)
                 if name not in judged or self._sysfs.answers(about[0]):

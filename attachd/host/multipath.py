@@ -25,8 +25,8 @@ class Maps:
 
     def check(self) -> None:
         """Raise Unreachable iscsi-unavailable where a map is required and none could be made."""
-        if self._mode is Multipath.REQUIRE and not self._running():
-            raise _not_running("[brick] multipath = require.")
+        if self._required(None):
+            self.to_make(mapped=None)
 
     def wanted(self) -> bool:
         """Shall a volume be attached by a map, now?"""
@@ -37,23 +37,27 @@ class Maps:
 
         Raises Unreachable iscsi-unavailable where it must and can't.
         """
-        if mapped is None:
-            self.check()
-            return self.wanted()
-        if mapped and not self._running():
-            raise _not_running("The volume was attached by its multipath map.")
-        return mapped
+        running = self.wanted() if mapped is None else mapped and self._running()
+        if self._required(mapped) and not running:
+            raise _not_running(
+                "[brick] multipath = require."
+                if mapped is None
+                else "The volume was attached by its multipath map."
+            )
+        return running
+
+    def _required(self, mapped: bool | None) -> bool:
+        return self._mode is Multipath.REQUIRE if mapped is None else mapped
 
     def require(self, made: Callable[[], bool], *, mapped: bool | None) -> None:
         """Raise connect-failed where there must be a map and multipathd makes none in time."""
-        required = self._mode is Multipath.REQUIRE if mapped is None else mapped
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda there: not there),
             stop=tenacity.stop_after_delay(self._timeout),
             wait=tenacity.wait_fixed(_PAUSE),
             retry_error_callback=lambda _: False,
         )
-        if required and not waiting(made):
+        if self._required(mapped) and not waiting(made):
             raise AttachdError(
                 Code.CONNECT_FAILED,
                 "multipathd made no map of the volume's paths.",

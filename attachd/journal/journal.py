@@ -98,13 +98,21 @@ class Journal:
         return tuple(operation_from(row) for row in rows)
 
     def snapshot(
-        self, operation_id: str
+        self, operation_id: str, *, exchanges: bool
     ) -> tuple[OperationRow, tuple[EventRow, ...], AttachmentRecord | None, tuple[Call, ...]]:
-        """An operation, its history, its attachment and its calls, all as of one moment."""
+        """An operation, its history, its attachment and its calls, all as of one moment.
+
+        ``exchanges``: with what was said to Cinder.
+        """
         with self._lock:
             row = self.operation(operation_id)
             record = self.record(row.record_id) if row.record_id else None
-            return row, self.events(operation_id), record, self.calls(operation_id)
+            return (
+                row,
+                self.events(operation_id),
+                record,
+                self.calls(operation_id, exchanges=exchanges),
+            )
 
     def start(self, operation_id: str) -> None:
         """A worker drives the operation from now on; what stopped it before is forgotten."""
@@ -203,12 +211,12 @@ class Journal:
             [call_values(operation_id, call) for call in calls],
         )
 
-    def calls(self, operation_id: str) -> tuple[Call, ...]:
+    def calls(self, operation_id: str, *, exchanges: bool = True) -> tuple[Call, ...]:
         """What the operation asked of the outer libraries, by their starts."""
         rows = self._all(
             "SELECT * FROM calls WHERE operation_id = ? ORDER BY started", operation_id
         )
-        return tuple(call_from(row) for row in rows)
+        return tuple(call_from(row, exchange=exchanges) for row in rows)
 
     # --- what happens to steps --------------------------------------------------------------
 

@@ -92,8 +92,9 @@ def event_from(row: sqlite3.Row) -> EventRow:
     return _read("event", f"{row['operation_id']}/{row['seq']}", lambda: _event(row))
 
 
-def call_from(row: sqlite3.Row) -> Call:
-    """Read a call; a damaged row raises journal-unavailable."""
+def call_from(row: sqlite3.Row, *, exchange: bool) -> Call:
+    """Read a call, with its exchange or without; a damaged row raises journal-unavailable."""
+    kept = row["exchange"] if exchange else None
     return _read(
         "call",
         f"{row['operation_id']}/{row['name']}",
@@ -103,14 +104,15 @@ def call_from(row: sqlite3.Row) -> Call:
             started=row["started"],
             ended=row["ended"],
             outcome=row["outcome"],
-            exchange=Exchange(**json.loads(row["exchange"])) if row["exchange"] else None,
+            exchange=Exchange(**json.loads(kept)) if kept else None,
         ),
     )
 
 
 def call_values(operation_id: str, call: Call) -> tuple[object, ...]:
     """A call's columns, in their order."""
-    exchange = json.dumps(asdict(call.exchange)) if call.exchange else None
+    # Not asdict: it goes down into the bodies, and fails in one that is deep.
+    exchange = json.dumps(vars(call.exchange)) if call.exchange else None
     return (
         operation_id,
         call.library.value,

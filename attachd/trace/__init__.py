@@ -59,8 +59,12 @@ class Call:
 
 @dataclass(kw_only=True)
 class Note:
-    """What a room adds to a call of its own while it is under way."""
+    """What a room adds to a call of its own while it is under way.
 
+    ``collected``: does anybody keep it? Else it needs no exchange.
+    """
+
+    collected: bool
     outcome: str | None = None
     exchange: Exchange | None = None
 
@@ -87,8 +91,8 @@ def collecting() -> Iterator[list[Call]]:
 @contextmanager
 def call(library: Library, name: str) -> Iterator[Note]:
     """Note how long the library takes, and how it ends, where anybody collects."""
-    note = Note()
     calls = _collector.get()
+    note = Note(collected=calls is not None)
     if calls is None:
         yield note
         return

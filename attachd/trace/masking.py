@@ -1,4 +1,4 @@
-"""What may be kept of a request's or an answer's body: bounded, and nothing secret. Pure."""
+"""What may be kept of a text, or of a request's or an answer's body: nothing secret. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,19 @@ LARGEST = 4096
 
 Json: TypeAlias = Any
 
-_SECRET = re.compile(r"password|passwd|secret|token|username", re.IGNORECASE)
+_NAME = re.compile(r"password|passwd|secret|token|username", re.IGNORECASE)
+_SECRET = re.compile(
+    r"""(?ix)
+    (   --\S*(?:password|secret|token)\s+
+    |   \w*(?:password|passwd|secret|token)["']?\s*[=:]\s*["']?
+    )
+    [^\s"',}]+"""
+)
+
+
+def without_secrets(text: str) -> str:
+    """The text without what looks like a secret: errors have been seen to quote command lines."""
+    return _SECRET.sub(rf"\1{MASK}", text)
 
 
 def kept(body: Json) -> Json:
@@ -25,9 +37,9 @@ def kept(body: Json) -> Json:
 def _masked(value: Json) -> Json:
     if isinstance(value, dict):
         return {
-            str(key): MASK if _SECRET.search(str(key)) and each else _masked(each)
+            str(key): MASK if _NAME.search(str(key)) and each else _masked(each)
             for key, each in value.items()
         }
     if isinstance(value, list | tuple):
         return [_masked(each) for each in value]
-    return value
+    return without_secrets(value) if isinstance(value, str) else value

@@ -172,7 +172,7 @@ def test_a_connection_is_iscsi_with_its_secret_hidden(
     connection = updated.connection
     assert connection is not None
     assert (connection.protocol, connection.mode) == ("iscsi", Mode.RW)
-    assert [target.iqn.endswith(volume_id) for target in connection.targets] == [True]
+    assert {target.iqn.endswith(volume_id) for target in connection.targets} == {True}
     assert connection.chap is not None
     assert connection.chap.password
     assert connection.chap.password not in repr(updated)
@@ -400,7 +400,7 @@ def test_an_old_attach_and_detach_step_by_step(cinder_world: CinderWorld, instan
 
     connection = cinder.initialize_connection(volume_id, CONNECTOR)
     assert (connection.protocol, connection.mode) == ("iscsi", Mode.RW)
-    assert [target.iqn.endswith(volume_id) for target in connection.targets] == [True]
+    assert {target.iqn.endswith(volume_id) for target in connection.targets} == {True}
     assert connection.chap is not None
     assert connection.chap.password
     assert connection.chap.password not in repr(connection)

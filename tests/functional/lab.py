@@ -29,6 +29,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 LAB = PROJECT / "tools" / "lab"
 PATIENCE = 600
 """Seconds: emulation is slow, and a wait that never ends tells nothing."""
+SECTOR = 512
+"""Bytes, whatever the disk's own: the kernel counts all sizes in these."""
 
 # iscsiadm that lists nothing where there is nothing: status 21.
 _LISTED = "listed() { iscsiadm -m $1 2>/dev/null || [ $? = 21 ]; }; listed"
@@ -271,6 +273,15 @@ class Guest:
             f"grep -ls '^{volume_id[:20]}' /sys/block/*/serial || true",
         ).split()
         return found[0].split("/")[3] if found else None
+
+    def scsi_disk(self, volume_id: str) -> str:
+        """The SCSI disk that names the volume in its page of identifiers: sda."""
+        script = f"grep -l {volume_id} /sys/block/sd*/device/vpd_pg83"
+        return self.do("sh", "-c", script).split("/")[3]
+
+    def size(self, disk: str) -> int:
+        """The disk's bytes, as the guest's own kernel knows them."""
+        return int(self.do("cat", f"/sys/block/{disk}/size")) * SECTOR
 
     def write(self, disk: str, megabytes: int) -> str:
         """Fill the disk's first megabytes with random bytes, on the disk; their checksum."""

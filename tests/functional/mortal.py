@@ -167,7 +167,8 @@ class Scene:
     def gib_in_guest(self) -> float:
         """The size of the disk, as the guest's own kernel knows it."""
         disk = self.guest.disk_with_serial(self.volume)
-        return int(self.guest.do("cat", f"/sys/block/{disk}/size")) * 512 / 1024**3
+        assert disk is not None
+        return self.guest.size(disk) / 1024**3
 
     def is_attached(self) -> bool:
         """The four worlds agree, one way or the other; and no byte is lost."""

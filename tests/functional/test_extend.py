@@ -9,12 +9,6 @@ from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
 
 MEGABYTES = 4
 GIB = 1024**3
-SECTOR = 512
-
-
-def size_in_guest(guest: Guest, disk: str) -> int:
-    """The disk's bytes, as the guest's own kernel knows them."""
-    return int(guest.do("cat", f"/sys/block/{disk}/size")) * SECTOR
 
 
 def test_a_running_guest_sees_its_volume_grow(
@@ -27,7 +21,7 @@ def test_a_running_guest_sees_its_volume_grow(
     assert attached.status == 0, attached.err
     assert attached.json["size_gib"] == 1
     disk = worlds.assert_attached(guest, volume, attached.json)
-    assert size_in_guest(guest, disk) == GIB
+    assert guest.size(disk) == GIB
     written = guest.write(disk, MEGABYTES)
 
     # By attachd, through all worlds.
@@ -37,7 +31,7 @@ def test_a_running_guest_sees_its_volume_grow(
     assert cloud.size(volume) == (2, "in-use")
     path = attached.json["host_path"]
     assert int(host.do("blockdev", "--getsize64", path)) == 2 * GIB
-    eventually("the guest sees it", lambda: size_in_guest(guest, disk) == 2 * GIB, patience=60)
+    eventually("the guest sees it", lambda: guest.size(disk) == 2 * GIB, patience=60)
     assert guest.checksum(disk, MEGABYTES) == written
     end = f"if=/dev/urandom of=/dev/{disk} bs=1M count=1 seek=2047 conv=fsync"
     guest.do("sh", "-c", f"dd {end} 2>/dev/null")
@@ -61,11 +55,11 @@ def test_a_running_guest_sees_its_volume_grow(
     (finding,) = audited.json
     assert (finding["code"], finding["repair"]) == ("size-differs", "extend")
     assert finding["volume_id"] == volume
-    assert size_in_guest(guest, disk) == 2 * GIB
+    assert guest.size(disk) == 2 * GIB
     repaired = host.attachctl("audit", "--repair")
     assert (repaired.status, repaired.out) == (0, "The four worlds agree.\n"), repaired.err
     assert repaired.err.startswith("extend of volume")
-    eventually("the guest sees it", lambda: size_in_guest(guest, disk) == 3 * GIB, patience=60)
+    eventually("the guest sees it", lambda: guest.size(disk) == 3 * GIB, patience=60)
     assert guest.checksum(disk, MEGABYTES) == written
 
     worlds.assert_attached(guest, volume, attached.json)

@@ -104,7 +104,7 @@ def test_the_front_end_qos_limits_the_guest(
         slow = cloud.volume(volume_type=kind)
         attach(host, guest, slow, "--bus", "scsi")
         assert f"<total_bytes_sec>{LIMIT}</total_bytes_sec>" in host.domain_xml(guest.name)
-        disk = guest.do("sh", "-c", f"grep -l {slow} /sys/block/sd*/device/vpd_pg83").split("/")[3]
+        disk = guest.scsi_disk(slow)
         limited = seconds_to_read(guest, disk)
         detach(host, guest, slow)
         worlds.assert_nothing_left(slow, guest)
@@ -137,7 +137,7 @@ def test_what_the_guest_discards_leaves_the_thin_volume(
     xml = host.domain_xml(guest.name)
     disk_xml = xml[: xml.index(f"<serial>{volume}</serial>")].rpartition("<disk ")[2]
     assert "discard='unmap'" in disk_xml
-    disk = guest.do("sh", "-c", f"grep -l {volume} /sys/block/sd*/device/vpd_pg83").split("/")[3]
+    disk = guest.scsi_disk(volume)
     guest.do("dd", "if=/dev/urandom", f"of=/dev/{disk}", "bs=1M", f"count={USED}", "conv=fsync")
     full = megabytes_used(host, volume)
     assert full >= USED - 1

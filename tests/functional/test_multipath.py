@@ -108,8 +108,7 @@ def test_a_map_grows(host: Host, cloud: Cloud, worlds: Worlds, guest: Guest) -> 
         extended = host.attachctl("extend", guest.name, volume, "2")
         assert extended.status == 0, extended.err
         assert int(host.do("blockdev", "--getsize64", attached.json["host_path"])) == 2 * GIB
-        sectors = guest.do("cat", f"/sys/block/{disk}/size")
-        assert int(sectors) * 512 == 2 * GIB
+        assert guest.size(disk) == 2 * GIB
         detached = host.attachctl("detach", guest.name, volume)
         assert detached.status == 0, detached.err
         worlds.assert_nothing_left(volume, guest)

@@ -931,6 +931,14 @@ def test_every_request_and_its_answer_is_noted_without_a_secret(
     assert (info["auth_username"], info["auth_password"]) == (MASK, MASK)
 
 
+def test_where_nobody_collects_no_answer_is_read_twice(
+    server: CinderServer, client: CinderClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The watch asks all day long."""
+    monkeypatch.setattr("attachd.cinder.session.kept", lambda _body: pytest.fail("masked"))
+    Scene(server, "update").do(client)
+
+
 def test_a_refusal_is_noted_with_its_status(server: CinderServer, client: CinderClient) -> None:
     scene = Scene(server, "create")
     scene.rules.volume(scene.volume).status = "error"

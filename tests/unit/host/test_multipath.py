@@ -100,6 +100,19 @@ def test_required_and_no_multipathd(paths: Paths) -> None:
     refused(Code.ISCSI_UNAVAILABLE, maps.check)
 
 
+@pytest.mark.parametrize("mode", Multipath)
+def test_multipathd_is_asked_once(mode: Multipath) -> None:
+    asked: list[bool] = []
+
+    def running() -> bool:
+        asked.append(True)
+        return True
+
+    maps = Maps(mode=mode, running=running, timeout=1)
+    assert maps.to_make(mapped=None) is (mode is not Multipath.OFF)
+    assert len(asked) == (mode is not Multipath.OFF)
+
+
 def test_required_and_no_map_came_about(paths: Paths) -> None:
     paths.bench.multipath = Multipath.REQUIRE
     paths.bench.behaviour = {"maps": False}

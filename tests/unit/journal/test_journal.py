@@ -296,6 +296,22 @@ def test_calls_are_kept_with_each_line_and_at_rest(journal: Journal) -> None:
     assert journal.calls("o1") == (first,)
     journal.rest("o1", OperationState.UNDONE, calls=[second])
     assert journal.calls("o1") == (first, second)
+    assert journal.snapshot("o1", exchanges=True)[-1] == (first, second)
+    assert journal.snapshot("o1", exchanges=False)[-1] == (replace(first, exchange=None), second)
+
+
+def test_a_deep_answer_is_kept(journal: Journal) -> None:
+    """As deep as JSON is read: what Cinder answers must not stop an operation."""
+    deep: Any = "the end"
+    for _ in range(400):
+        deep = {"in": deep}
+    exchange = trace.Exchange(method="GET", url="/volumes/v", answer=deep)
+    call = trace.Call(
+        library=trace.Library.CINDER, name="GET", started=1.0, ended=2.0, exchange=exchange
+    )
+    journal.accept("o1", REQUEST)
+    journal.rest("o1", OperationState.DONE, calls=[call])
+    assert journal.calls("o1") == (call,)
 
 
 def test_only_the_latest_keep_what_was_said_to_cinder(

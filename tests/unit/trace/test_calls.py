@@ -32,4 +32,6 @@ def test_a_room_may_know_it_better() -> None:
 
 def test_where_nobody_collects_nothing_is_kept() -> None:
     with call(Library.CINDER, "GET /volumes") as note:
-        assert note.outcome is None
+        assert not note.collected
+    with collecting(), call(Library.CINDER, "GET /volumes") as note:
+        assert note.collected

@@ -32,6 +32,14 @@ def test_a_large_body_is_left_out_but_for_its_size() -> None:
     assert kept(body) == {"omitted": f"{len(json.dumps(body))} characters"}
 
 
+def test_a_secret_in_a_text_is_masked() -> None:
+    """Cinder's errors have been seen to quote command lines."""
+    message = "cinder-rtstool create --password hunter2 failed, auth_password='hunter2'"
+    masked = kept({"badRequest": {"message": [message]}})
+    assert "hunter2" not in json.dumps(masked)
+    assert masked["badRequest"]["message"][0].startswith("cinder-rtstool create --password ***")
+
+
 def test_no_body() -> None:
     assert kept(None) is None
 
