@@ -49,7 +49,8 @@ def active_paths(host: Host, map_name: str) -> int:
 def writing(guest: Guest, disk: str) -> Iterator[None]:
     """The guest writes and syncs all along; it ends in order, and wrote behind the cut."""
     script = (
-        f"rm -f /tmp/end; n=0; until [ -e /tmp/end ]; do n=$((n + 1)); echo $n > /tmp/count; "
+        "rm -f /tmp/end; n=0; until [ -e /tmp/end ]; do "
+        "n=$((n + 1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; "
         f"dd if=/dev/zero of=/dev/{disk} bs=64k count=4 seek=1024 conv=fsync 2>/dev/null || exit 1;"
         " done"
     )
