@@ -178,6 +178,11 @@ class Host:
         listed: list[dict[str, Any]] = json.loads(operations)["operations"]
         return sessions.splitlines(), disks.split(), listed
 
+    def take_everything_off(self) -> None:
+        """What a failed test left attached, as far as it goes: one failure shall not be many."""
+        for attachment in self.api("attachments")["attachments"]:
+            self.attachctl("detach", attachment["guest_id"], attachment["volume_id"])
+
     # --- what is on the host ----------------------------------------------------------------
 
     def sessions(self) -> list[str]:
