@@ -17,17 +17,17 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_guarding.py tests/functional/test_kinds.py \
 	tests/functional/test_extend.py tests/functional/test_adopt.py \
 	tests/functional/test_old_style.py tests/functional/test_multipath.py \
-	tests/functional/test_trace.py \
+	tests/functional/test_trace.py tests/functional/test_docs.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check unit lab functional crash faults many sample clean
+.PHONY: demo test check docs unit lab functional crash faults many sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) tools/demo
 
 # The unit tests need one processor, the lab's build and boot another.
-test: check
+test: check docs
 	$(MAKE) -j2 unit lab
 	$(MAKE) functional
 
@@ -35,7 +35,12 @@ check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --strict tools/labkit tools/environment.py
+	$(VENV)/bin/mypy --strict tools/labkit tools/environment.py docs/conf.py docs/extensions
+
+# The pages, in build/html; the diagrams in them must be what the program draws now.
+docs: $(VENV)/ready
+	tools/diagrams --check
+	$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/html
 
 unit: $(VENV)/ready
 	$(PYTHON) -m pytest tests -m "not lab"

@@ -10,6 +10,11 @@ PROJECT = Path(__file__).resolve().parents[1]
 VENV = PROJECT / ".venv"
 
 
+def lab_directory() -> Path:
+    """Where the lab keeps its state."""
+    return Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
+
+
 def enter() -> None:
     """Begin this program again in the environment, unless the Python it runs in is good enough."""
     sys.path.insert(0, str(PROJECT))
