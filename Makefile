@@ -20,7 +20,7 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_trace.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check unit lab functional crash faults many sample clean
+.PHONY: demo test check unit lab functional cloud crash faults many sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -47,6 +47,14 @@ lab: $(VENV)/ready
 functional: $(VENV)/ready
 	tools/lab reset
 	$(PYTHON) -m pytest -m "lab and not exhaustive" --durations=30 $(FUNCTIONAL)
+
+# Those functional tests that any cloud and libvirt host will do for: attachd runs on the host,
+# tools/guest-host made it fit for their guests, and OS_CLOUD is the cloud's administrator in a
+# clouds.yaml. HOST=ssh:root@NAME is another host than this machine.
+HOST := local
+cloud: $(VENV)/ready
+	ATTACHD_TEST_HOST=$(HOST) $(PYTHON) -m pytest -m "cloud and not exhaustive" \
+		--durations=10 tests/functional
 
 # Every moment at which attachd can be killed: a table of how each ended, in build/ as it grows.
 # An hour and a half.
