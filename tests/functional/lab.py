@@ -8,15 +8,18 @@ seconds.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,6 +91,10 @@ def _run(words: Sequence[str], *, stdin: str = "", timeout: float) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
+def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in member.name else member
+
+
 def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENCE) -> None:
     """Look again and again until it holds."""
     deadline = time.monotonic() + patience
@@ -126,6 +133,15 @@ class Host:
     def script(self, text: str) -> str:
         """Run a shell script there that must succeed; what it printed."""
         return self.do("sh", "-eu", "-s", stdin=text)
+
+    def carry(self, place: str, names: Iterable[str]) -> None:
+        """Put these files and directories of the tree into a directory there, under their names."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name in names:
+                tar.add(PROJECT / name, arcname=name, filter=_without_caches)
+        text = base64.encodebytes(archive.getvalue()).decode()
+        self.do("sh", "-c", f"base64 -d | tar -x -C {shlex.quote(place)}", stdin=text)
 
     def attachctl(self, *argv: str, timeout: float = PATIENCE) -> Result:
         """attachctl, as root."""
