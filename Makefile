@@ -6,11 +6,11 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-# What `make test` runs in the lab: an hour. Three files run apart: test_contracts.py (the contract
-# suites of host and guest inside the lab's host), test_fault_matrix.py, and test_host_life.py, which
-# reboots the lab's host. `make functional FUNCTIONAL=tests/functional` runs them, too. What is
-# marked exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults, and
-# `make many` many volumes.
+# What `make test` runs in the lab: an hour. Four files run apart: test_contracts.py (the contract
+# suites of host and guest inside the lab's host), test_fault_matrix.py, test_host_life.py, which
+# reboots the lab's host, and test_devstack_plugin.py, which exchanges its attachd for a while.
+# `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
+# itself only: `make crash` has all kills, `make faults` all faults, and `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
 	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
