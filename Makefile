@@ -6,11 +6,11 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-# What `make test` runs in the lab: an hour. Three files run apart: test_contracts.py (the contract
-# suites of host and guest inside the lab's host), test_fault_matrix.py, and test_host_life.py, which
-# reboots the lab's host. `make functional FUNCTIONAL=tests/functional` runs them, too. What is
-# marked exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults, and
-# `make many` many volumes.
+# What `make test` runs in the lab: an hour. Four files run apart: test_contracts.py (the contract
+# suites of host and guest inside the lab's host), test_fault_matrix.py, test_host_life.py, which
+# reboots the lab's host, and test_devstack_plugin.py, which exchanges its attachd for a while.
+# `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
+# itself only: `make crash` has all kills, `make faults` all faults, and `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
 	tests/functional/test_audit.py tests/functional/test_broken_parts.py \
@@ -20,7 +20,7 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_trace.py tests/functional/test_docs.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check docs unit lab functional crash faults many sample clean
+.PHONY: demo test check docs unit lab functional cloud crash faults many sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -52,6 +52,14 @@ lab: $(VENV)/ready
 functional: $(VENV)/ready
 	tools/lab reset
 	$(PYTHON) -m pytest -m "lab and not exhaustive" --durations=30 $(FUNCTIONAL)
+
+# Those functional tests that any cloud and libvirt host will do for: attachd runs on the host,
+# tools/guest-host made it fit for their guests, and OS_CLOUD is the cloud's administrator in a
+# clouds.yaml. HOST=ssh:root@NAME is another host than this machine.
+HOST := local
+cloud: $(VENV)/ready
+	ATTACHD_TEST_HOST=$(HOST) $(PYTHON) -m pytest -m "cloud and not exhaustive" \
+		--durations=10 tests/functional
 
 # Every moment at which attachd can be killed: a table of how each ended, in build/ as it grows.
 # An hour and a half.

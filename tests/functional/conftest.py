@@ -1,4 +1,8 @@
-"""The lab, once for all functional tests; guests and volumes; and that no test leaves a thing."""
+"""The lab, once for all functional tests; guests and volumes; and that no test leaves a thing.
+
+$ATTACHD_TEST_HOST names another host than the lab's (see shells.py): then $OS_CLOUD is its cloud in
+a clouds.yaml, attachd runs on it already, and the tests that aren't marked ``cloud`` are left out.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.functional import shells
 from tests.functional.lab import (
     Cloud,
     Guest,
@@ -18,6 +23,7 @@ from tests.functional.lab import (
     making_guests,
     run_lab,
 )
+from tests.functional.shells import LabShell, Shell
 
 LAB_DIRECTORY = Path(os.environ.get("ATTACHD_LAB_DIR", "~/.cache/attachd-lab")).expanduser()
 
@@ -58,26 +64,46 @@ def _row(moment: str, end: str) -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    in_lab = isinstance(_shell(), LabShell)
     for item in items:
-        if "functional" in Path(item.path).parts:
-            item.add_marker(pytest.mark.lab)
+        if "functional" not in Path(item.path).parts:
+            continue
+        item.add_marker(pytest.mark.lab)
+        if not in_lab and item.get_closest_marker("cloud") is None:
+            item.add_marker(pytest.mark.skip(reason="only the lab can do that"))
+
+
+def _shell() -> Shell:
+    try:
+        return shells.chosen(os.environ)
+    except ValueError as exc:
+        raise pytest.UsageError(str(exc)) from exc
 
 
 @pytest.fixture(scope="session")
 def host() -> Host:
-    """The lab's host, up and with this tree's attachd in it."""
-    result = run_lab("up", timeout=1800)
-    assert result.status == 0, result.err[-4000:]
-    host = Host()
+    """The host with attachd in it: the lab's, up and with this tree's attachd, or the named one."""
+    shell = _shell()
+    host = Host(shell)
+    if isinstance(shell, LabShell):
+        result = run_lab("up", timeout=1800)
+        assert result.status == 0, result.err[-4000:]
+    else:
+        for needed in (("attachctl", "list"), ("lab-guest", "--help")):
+            result = host.run(*needed)
+            assert result.status == 0, f"{shell} can't: {needed[0]}\n{result.err}"
     if noise := host.run("true").err:
-        warnings.warn(f"commands in the lab begin with: {noise}", stacklevel=1)
+        warnings.warn(f"commands on the host begin with: {noise}", stacklevel=1)
     return host
 
 
 @pytest.fixture(scope="session")
 def cloud(host: Host) -> Cloud:
     """Cinder, asked from outside."""
-    return Cloud(LAB_DIRECTORY)
+    if isinstance(_shell(), LabShell):
+        return Cloud(LAB_DIRECTORY)
+    assert "OS_CLOUD" in os.environ, "OS_CLOUD must name an administrator's cloud in a clouds.yaml"
+    return Cloud(None, os.environ["OS_CLOUD"])
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""The lab as the functional tests use it: other eyes than attachd's.
+"""The lab as the functional tests use it, or another cloud and host: other eyes than attachd's.
 
 Cinder is asked through its API from outside, the host through iscsiadm, sysfs and configfs, the
 guest through virsh and from inside. attachd is only ever driven as a user would: by attachctl. What
@@ -8,15 +8,18 @@ seconds.
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tarfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +28,9 @@ from typing import Any
 import openstack
 from openstack.connection import Connection
 
+from tests.functional.shells import LAB, LabShell, Shell
+
 PROJECT = Path(__file__).resolve().parents[2]
-LAB = PROJECT / "tools" / "lab"
 PATIENCE = 600
 """Seconds: emulation is slow, and a wait that never ends tells nothing."""
 SECTOR = 512
@@ -69,10 +73,14 @@ class Result:
         return found[1]
 
 
-def run_lab(*argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
+def run_lab(*argv: str, timeout: float = PATIENCE) -> Result:
     """Run ``tools/lab`` with these words."""
+    return _run([sys.executable, str(LAB), *argv], timeout=timeout)
+
+
+def _run(words: Sequence[str], *, stdin: str = "", timeout: float) -> Result:
     done = subprocess.run(
-        [sys.executable, LAB, *argv],
+        words,
         env={**os.environ, "LC_ALL": "C.UTF-8"},
         input=stdin,
         capture_output=True,
@@ -83,15 +91,8 @@ def run_lab(*argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
     return Result(done.returncode, done.stdout, done.stderr)
 
 
-def in_background(*argv: str) -> subprocess.Popen[str]:
-    """Begin ``tools/lab`` with these words."""
-    return subprocess.Popen(
-        [sys.executable, LAB, *argv],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    return None if "__pycache__" in member.name else member
 
 
 def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENCE) -> None:
@@ -104,11 +105,24 @@ def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENC
 
 
 class Host:
-    """The lab's host, from root's shell."""
+    """The host where attachd runs, from root's shell: the lab's, unless told otherwise."""
+
+    def __init__(self, shell: Shell | None = None) -> None:
+        self._shell = shell or LabShell()
 
     def run(self, *argv: str, stdin: str = "", timeout: float = PATIENCE) -> Result:
         """Run a command there, whatever its end."""
-        return run_lab("ssh", "--", *argv, stdin=stdin, timeout=timeout)
+        return _run(self._shell.words(argv), stdin=stdin, timeout=timeout)
+
+    def run_in_background(self, *argv: str) -> subprocess.Popen[str]:
+        """Begin a command there."""
+        return subprocess.Popen(
+            self._shell.words(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def do(self, *argv: str, stdin: str = "") -> str:
         """Run a command there that must succeed; what it printed."""
@@ -120,13 +134,22 @@ class Host:
         """Run a shell script there that must succeed; what it printed."""
         return self.do("sh", "-eu", "-s", stdin=text)
 
+    def carry(self, place: str, names: Iterable[str]) -> None:
+        """Put these files and directories of the tree into a directory there, under their names."""
+        archive = io.BytesIO()
+        with tarfile.open(fileobj=archive, mode="w") as tar:
+            for name in names:
+                tar.add(PROJECT / name, arcname=name, filter=_without_caches)
+        text = base64.encodebytes(archive.getvalue()).decode()
+        self.do("sh", "-c", f"base64 -d | tar -x -C {shlex.quote(place)}", stdin=text)
+
     def attachctl(self, *argv: str, timeout: float = PATIENCE) -> Result:
         """attachctl, as root."""
         return self.run("attachctl", *argv, timeout=timeout)
 
     def attachctl_in_background(self, *argv: str) -> subprocess.Popen[str]:
         """attachctl in a shell of its own."""
-        return in_background("ssh", "--", "attachctl", *argv)
+        return self.run_in_background("attachctl", *argv)
 
     def restart_attachd(self) -> None:
         """Restart the service; it is ready when this returns."""
@@ -250,19 +273,23 @@ class Host:
 
 
 class Guest:
-    """A guest of the lab."""
+    """A guest that the host's program lab-guest made (on other hosts: see tools/guest-host)."""
 
     def __init__(self, host: Host, name: str) -> None:
         self.host = host
         self.name = name
 
+    def start(self) -> Result:
+        """Start it as a user would; it is up when this returns, if that went well."""
+        return self.host.run("lab-guest", "start", self.name)
+
     def run(self, *argv: str, timeout: float = PATIENCE) -> Result:
         """Run a command inside the guest, whatever its end."""
-        return run_lab("guest", "exec", self.name, "--", *argv, timeout=timeout)
+        return self.host.run("lab-guest", "exec", self.name, "--", *argv, timeout=timeout)
 
     def run_in_background(self, *argv: str) -> subprocess.Popen[str]:
         """Begin a command inside the guest."""
-        return in_background("guest", "exec", self.name, "--", *argv)
+        return self.host.run_in_background("lab-guest", "exec", self.name, "--", *argv)
 
     def do(self, *argv: str) -> str:
         """Run a command inside the guest that must succeed; what it printed."""
@@ -309,13 +336,13 @@ class Guest:
 
 @contextmanager
 def making_guests(host: Host) -> Iterator[Callable[..., Guest]]:
-    """Makes guests, with options of ``tools/lab guest create``; all are gone at the end."""
+    """Makes guests, with options of ``lab-guest create``; all are gone at the end."""
     made: list[str] = []
 
     def make(*options: str) -> Guest:
         name = f"test-{uuid.uuid4().hex[:8]}"
         made.append(name)
-        result = run_lab("guest", "create", name, *options)
+        result = host.run("lab-guest", "create", name, *options)
         assert result.status == 0, result.err
         return Guest(host, name)
 
@@ -323,15 +350,17 @@ def making_guests(host: Host) -> Iterator[Callable[..., Guest]]:
         yield make
     finally:
         for name in made:
-            run_lab("guest", "delete", name)
+            host.run("lab-guest", "delete", name)
 
 
 class Cloud:
     """Cinder, asked from outside as an operator would."""
 
-    def __init__(self, lab_directory: Path) -> None:
-        config = openstack.config.OpenStackConfig(config_files=[str(lab_directory / "clouds.yaml")])
-        self.connection = Connection(config=config.get_one("lab"))
+    def __init__(self, lab_directory: Path | None, name: str = "lab") -> None:
+        """``name``: in the lab's clouds.yaml, or in the one that openstacksdk finds by itself."""
+        files = None if lab_directory is None else [str(lab_directory / "clouds.yaml")]
+        config = openstack.config.OpenStackConfig(config_files=files)
+        self.connection = Connection(config=config.get_one(name))
         self.block: Any = self.connection.block_storage
         self.block.default_microversion = "3.59"
 
@@ -393,14 +422,15 @@ class Cloud:
 
     @contextmanager
     def quota(self, **limits: int) -> Iterator[None]:
-        """The project's limits for a while; there are none otherwise."""
+        """The project's limits for a while."""
         place = f"/os-quota-sets/{self.connection.current_project_id}"
+        before = self.block.get(place).json()["quota_set"]
         assert self.block.put(place, json={"quota_set": limits}).ok
         try:
             yield
         finally:
-            none = dict.fromkeys(limits, -1)
-            assert self.block.put(place, json={"quota_set": none}).ok
+            kept = {name: before[name] for name in limits}
+            assert self.block.put(place, json={"quota_set": kept}).ok
 
     def extend(self, volume_id: str, size_gib: int) -> None:
         """Extend a volume in use, and wait until it is so again."""

@@ -10,6 +10,8 @@ import pytest
 
 from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
 
+pytestmark = pytest.mark.cloud
+
 MEGABYTES = 4
 
 

@@ -56,6 +56,7 @@ def state_of(host: Host, guest: Guest) -> str:
     return str(listed["state"])
 
 
+@pytest.mark.cloud
 def test_a_volume_reset_to_available(host: Host, cloud: Cloud, attached: str) -> None:
     cloud.set_status(attached, "available")
     assert found(host) == {"volume-status-differs": attached}
@@ -98,18 +99,21 @@ def test_another_disk_behind_the_same_lun_is_fenced_and_its_own_used_again(
     assert state_of(host, guest) == "attached"
 
 
+@pytest.mark.cloud
 def test_a_disk_taken_out_with_virsh(host: Host, guest: Guest, attached: str) -> None:
     (listed,) = host.attachctl("list", "--guest", guest.name, "-f", "json").json
     host.do("virsh", "detach-disk", guest.name, listed["device"], "--config")
     assert found(host) == {"disk-gone": attached}
 
 
+@pytest.mark.cloud
 def test_a_session_logged_out_by_hand(host: Host, attached: str) -> None:
     (session,) = [line for line in host.sessions() if attached in line]
     host.do("iscsiadm", "-m", "node", "-T", session.split()[3], "--logout")
     assert found(host) == {"device-gone": attached}
 
 
+@pytest.mark.cloud
 def test_a_guest_that_was_undefined(
     host: Host, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
 ) -> None:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import re
-import tarfile
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.functional.lab import PROJECT, Host, run_lab
+from tests.functional.lab import Host, run_lab
 
 CARRIED = ("attachd", "tests", "pyproject.toml")
 
@@ -20,12 +17,8 @@ CARRIED = ("attachd", "tests", "pyproject.toml")
 def place(host: Host) -> Iterator[str]:
     """A copy of the tree in the lab's host."""
     place = f"/root/contracts-{uuid.uuid4().hex[:8]}"
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for name in CARRIED:
-            tar.add(PROJECT / name, arcname=name, filter=_without_caches)
     host.do("mkdir", place)
-    host.do("sh", "-c", f"base64 -d | tar -x -C {place}", stdin=_base64(archive.getvalue()))
+    host.carry(place, CARRIED)
     yield place
     host.do("rm", "-r", place)
 
@@ -42,14 +35,6 @@ def test_the_contract_holds_on_the_real_thing(host: Host, place: str, suite: str
     assert passed, result.out
     assert int(passed.group(1)) > 5
     assert "skipped" not in result.out.splitlines()[-1]
-
-
-def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in member.name else member
-
-
-def _base64(content: bytes) -> str:
-    return base64.encodebytes(content).decode()
 
 
 def test_the_lab_passes_on_standard_input(host: Host) -> None:

@@ -5,7 +5,11 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable
 
+import pytest
+
 from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually
+
+pytestmark = pytest.mark.cloud
 
 MEGABYTES = 4
 GIB = 1024**3

@@ -17,7 +17,7 @@ import pytest
 from keystoneauth1.exceptions import ClientException
 
 from tests.functional import faults
-from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually, making_guests, run_lab
+from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually, making_guests
 
 UNDER_WAY = ("accepted", "running")
 OPEN = (*UNDER_WAY, "needs-attention")
@@ -318,7 +318,7 @@ def victim(host: Host) -> Iterator[Guest]:
 def running(host: Host, victim: Guest) -> Guest:
     """The same, running."""
     if host.do("virsh", "domstate", victim.name).strip() != "running":
-        started = run_lab("guest", "start", victim.name)
+        started = victim.start()
         assert started.status == 0, started.err
     return victim
 

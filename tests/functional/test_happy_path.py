@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tests.functional.lab import Guest, Host, Worlds, eventually, run_lab
+import pytest
+
+from tests.functional.lab import Guest, Host, Worlds, eventually
 
 MEGABYTES = 4
 
 
+@pytest.mark.cloud
 def test_bytes_go_from_one_running_guest_to_another(
     host: Host, worlds: Worlds, guest: Guest, new_guest: Callable[..., Guest], volume: str
 ) -> None:
@@ -42,6 +45,7 @@ def test_bytes_go_from_one_running_guest_to_another(
     worlds.assert_nothing_left(volume, guest, other)
 
 
+@pytest.mark.cloud
 def test_two_volumes_of_one_guest_and_a_chosen_name(
     host: Host, worlds: Worlds, guest: Guest, new_volume: Callable[..., str]
 ) -> None:
@@ -68,13 +72,14 @@ def test_two_volumes_of_one_guest_and_a_chosen_name(
     worlds.assert_nothing_left(second, guest)
 
 
+@pytest.mark.cloud
 def test_a_stopped_guest_gets_its_disk_when_it_starts(
     host: Host, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
 ) -> None:
     stopped = new_guest("--stopped")
     attached = host.attachctl("attach", stopped.name, volume, "-f", "json")
     assert attached.status == 0, attached.err
-    assert run_lab("guest", "start", stopped.name).status == 0
+    assert stopped.start().status == 0
     worlds.assert_attached(stopped, volume, attached.json)
     host.do("virsh", "destroy", stopped.name)
     assert host.attachctl("detach", stopped.name, volume).status == 0
@@ -112,8 +117,9 @@ def test_an_attach_without_waiting_can_be_followed(
     worlds.assert_nothing_left(volume, guest)
 
 
-def test_the_lab_gives_up_its_guest(new_guest: Callable[..., Guest]) -> None:
+@pytest.mark.cloud
+def test_the_lab_gives_up_its_guest(host: Host, new_guest: Callable[..., Guest]) -> None:
     """What the other tests rest on: a command inside a guest has its own exit status."""
     guest = new_guest()
     assert guest.run("sh", "-c", "exit 7").status == 7
-    assert run_lab("guest", "exec", "no-such-guest", "--", "true").status != 0
+    assert host.run("lab-guest", "exec", "no-such-guest", "--", "true").status != 0

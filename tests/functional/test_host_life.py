@@ -14,7 +14,7 @@ MEGABYTES = 4
 
 def start(guest: Guest) -> None:
     """As a user would; it is up when this returns."""
-    result = run_lab("guest", "start", guest.name)
+    result = guest.start()
     assert result.status == 0, result.out + result.err
 
 
@@ -26,6 +26,7 @@ def attached(host: Host, guest: Guest, volume: str) -> dict[str, object]:
     return attachment
 
 
+@pytest.mark.cloud
 def test_a_guest_that_starts_gets_its_session_back(
     host: Host, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
 ) -> None:
@@ -48,7 +49,7 @@ def test_a_guest_does_not_start_with_another_volumes_device(
     guest = new_guest("--stopped")
     attachment = attached(host, guest, volume)
     with faults.another_disk_behind_its_lun(host, volume):
-        started = run_lab("guest", "start", guest.name)
+        started = guest.start()
         assert started.status != 0
         assert "another volume's" in started.err
         assert host.do("virsh", "domstate", guest.name).strip() == "shut off"
@@ -60,6 +61,7 @@ def test_a_guest_does_not_start_with_another_volumes_device(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.cloud
 def test_a_guest_that_ends_leaves_no_session_on_the_host(
     host: Host, cloud: Cloud, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_guest_that_ends_leaves_no_session_on_the_host(
     worlds.assert_nothing_left(volume, guest)
 
 
+@pytest.mark.cloud
 def test_a_start_and_an_attach_at_the_same_moment(
     host: Host, worlds: Worlds, new_guest: Callable[..., Guest], new_volume: Callable[..., str]
 ) -> None:

@@ -38,6 +38,7 @@ def shared(cloud: Cloud) -> Iterator[str]:
         cloud.delete(volume)
 
 
+@pytest.mark.cloud
 def test_two_guests_and_somebody_else_share_a_volume(
     *,
     host: Host,
@@ -92,6 +93,7 @@ def seconds_to_read(guest: Guest, disk: str) -> float:
     return float(ended) - float(began)
 
 
+@pytest.mark.cloud
 def test_the_front_end_qos_limits_the_guest(
     host: Host, worlds: Worlds, cloud: Cloud, guest: Guest, volume: str
 ) -> None:
@@ -150,6 +152,7 @@ def test_what_the_guest_discards_leaves_the_thin_volume(
 # --- transient guests --------------------------------------------------------------------------
 
 
+@pytest.mark.cloud
 def test_what_a_transient_guest_had_is_taken_off_at_its_end(
     host: Host, worlds: Worlds, new_guest: Callable[..., Guest], volume: str
 ) -> None:
@@ -173,6 +176,7 @@ def test_what_a_transient_guest_had_is_taken_off_at_its_end(
 # --- the connector -----------------------------------------------------------------------------
 
 
+@pytest.mark.cloud
 def test_the_connector_is_this_hosts(host: Host) -> None:
     shown = host.attachctl("connector", "-f", "json")
     assert shown.status == 0, shown.err

@@ -30,6 +30,7 @@ def refused(host: Host) -> Iterator[Callable[..., None]]:
     yield check
 
 
+@pytest.mark.cloud
 def test_names_that_lead_nowhere_or_twice(
     refused: Callable[..., None], guest: Guest, volume: str, new_volume: Callable[..., str]
 ) -> None:
@@ -46,6 +47,7 @@ def test_names_that_lead_nowhere_or_twice(
     refused("operation-not-found", 3, "operation", "show", str(uuid.uuid4()))
 
 
+@pytest.mark.cloud
 @pytest.mark.parametrize("status", ["error", "reserved", "attaching"])
 def test_a_volume_in_another_state(
     refused: Callable[..., None], cloud: Cloud, guest: Guest, volume: str, status: str
@@ -58,6 +60,7 @@ def test_a_volume_in_another_state(
         cloud.set_status(volume, "available")
 
 
+@pytest.mark.cloud
 def test_a_volume_reserved_by_someone_else(
     refused: Callable[..., None], cloud: Cloud, guest: Guest, volume: str
 ) -> None:
@@ -76,6 +79,7 @@ def test_an_encrypted_volume(
     host.do("mariadb", "-e", update.format("NULL"))
 
 
+@pytest.mark.cloud
 @pytest.mark.parametrize("name", ["vd", "sda", "vdA", "vdaaa", "../vdb", "vd b", "/dev/disk/vdb"])
 def test_a_malformed_device_name(
     refused: Callable[..., None], guest: Guest, volume: str, name: str
@@ -83,12 +87,14 @@ def test_a_malformed_device_name(
     refused("device-name-invalid", 4, "attach", guest.name, volume, "--device", name)
 
 
+@pytest.mark.cloud
 def test_a_guest_without_a_free_port(
     refused: Callable[..., None], new_guest: Callable[..., Guest], volume: str
 ) -> None:
     refused("no-free-slot", 4, "attach", new_guest("--ports", "0").name, volume)
 
 
+@pytest.mark.cloud
 def test_novas_guest_unless_overridden(
     refused: Callable[..., None],
     host: Host,
@@ -112,6 +118,7 @@ def test_novas_guest_unless_overridden(
     worlds.assert_nothing_left(volume, novas)
 
 
+@pytest.mark.cloud
 @pytest.mark.parametrize(
     "argv",
     [

@@ -55,6 +55,7 @@ def test_a_guests_scope_ends_before_it(host: Host, guest: Guest) -> None:
     assert {"attachd.service", LOCAL_TARGET} <= set(after)
 
 
+@pytest.mark.cloud
 def test_the_api_document_and_bad_requests(host: Host) -> None:
     status, body = curl(host, "http://attachd/v1/openapi.json")
     assert status == 200
@@ -68,6 +69,7 @@ def test_the_api_document_and_bad_requests(host: Host) -> None:
     assert curl(host, "-X", "POST", *typed, "-d", unknown, url)[0] == 400
 
 
+@pytest.mark.cloud
 def test_a_body_of_100_megabytes_is_refused_and_the_daemon_lives(host: Host) -> None:
     pid = main_pid(host)
     answer = host.script(
@@ -80,6 +82,7 @@ def test_a_body_of_100_megabytes_is_refused_and_the_daemon_lives(host: Host) -> 
     assert main_pid(host) == pid
 
 
+@pytest.mark.cloud
 def test_a_dead_helper_takes_the_daemon_with_it_and_systemd_starts_both_anew(host: Host) -> None:
     pid = main_pid(host)
     helper = host.do("pgrep", "-P", str(pid)).split()[0]
