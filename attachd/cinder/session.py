@@ -28,6 +28,7 @@ from openstack import exceptions as sdk_exceptions
 from openstack.connection import Connection
 from openstack.proxy import Proxy
 from openstack.utils import maximum_supported_microversion
+from oslo_config import cfg
 
 from attachd.cinder import faults
 from attachd.errors import AttachdError, Code
@@ -40,6 +41,7 @@ MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared
 
 # What escapes keystoneauth when a token, catalogue or version document isn't of the promised form.
 _MISREAD = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
+_DOLLAR = "a value has a $ that stands for no other option; a $ of its own is written $$"
 
 
 def load_auth(config: Any, group: str) -> BaseAuthPlugin:  # noqa: ANN401  (oslo.config's ConfigOpts)
@@ -51,6 +53,8 @@ def load_auth(config: Any, group: str) -> BaseAuthPlugin:  # noqa: ANN401  (oslo
         auth = loading.load_auth_from_conf_options(config, group)
     except ks_exceptions.AuthPluginException as exc:
         raise _invalid(config, group, faults.safe_text(str(exc))) from exc
+    except (cfg.Error, ValueError):  # it names what follows the $: part of a password, perhaps
+        raise _invalid(config, group, _DOLLAR) from None
     if auth is None:
         raise _invalid(config, group, "auth_type is not set")
     return auth

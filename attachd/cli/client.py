@@ -110,7 +110,7 @@ class Client:
                 "You may not use attachd.",
                 status=Exit.REFUSED,
                 details=f"{self._path}: {_words(exc)}",
-                resolution="Run it as root, or as a member of the group attachd.",
+                resolution=f"Run it as root, or as a member of the group that owns {self._path}.",
             ) from exc
         except (OSError, ValueError) as exc:  # ValueError: a path with a NUL
             raise DaemonGone(self._path, reason=_words(exc), sent=False) from exc

@@ -54,6 +54,8 @@ def test_every_plugin_of_keystoneauth_can_be_named(tmp_path: Path, options: dict
         ({"auth_type": "nonsense"}, "nonsense"),
         ({"auth_type": "password"}, "auth_url"),
         ({"auth_type": "v3applicationcredential", "auth_url": "http://x"}, ""),
+        ({"auth_type": "password", **PASSWORD, "password": "se$same"}, "$$"),
+        ({"auth_type": "password", **PASSWORD, "password": "se${same"}, "$$"),
     ],
 )
 def test_credentials_that_cant_be_used_are_a_configuration_error(
@@ -66,6 +68,8 @@ def test_credentials_that_cant_be_used_are_a_configuration_error(
     assert told in caught.value.problem.details
     assert str(tmp_path) in caught.value.problem.details
     assert "[cinder]" in caught.value.problem.resolution
+    assert "same" not in str(caught.value.problem.details + caught.value.problem.brief)
+    assert caught.value.__cause__ is None or "same" not in str(caught.value.__cause__)
 
 
 def test_the_sample_file_shows_the_password_plugins_options() -> None:

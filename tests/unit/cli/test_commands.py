@@ -253,7 +253,7 @@ def test_refused_by_the_kernel_is_4(run: Run, monkeypatch: pytest.MonkeyPatch) -
 
     assert ran.status == 4
     assert ran.document["code"] == "permission-denied"
-    assert "group attachd" in ran.document["resolution"]
+    assert "group that owns" in ran.document["resolution"]
 
 
 def test_needs_attention_is_5(daemon: FakeEngine, run: Run) -> None:
