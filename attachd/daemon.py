@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import math
 import os
 import signal
 import threading
@@ -34,14 +35,23 @@ from attachd.cinder.session import (
     load_auth,
     new_session,
 )
+from attachd.cinder.survey import CinderSurvey
+from attachd.doctor import cinder as cinder_checks
+from attachd.doctor import daemon as daemon_checks
+from attachd.doctor import guests as guest_checks
+from attachd.doctor import host as host_checks
+from attachd.doctor.doctor import Doctor
+from attachd.doctor.examination import Examination
 from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.errors import AttachdError, Code
 from attachd.guest.guests import LibvirtGuests
 from attachd.host import privilege
-from attachd.host.host import IscsiHost
+from attachd.host.host import Helper, IscsiHost
 from attachd.host.privilege import PrivilegedHelper
+from attachd.host.survey import HostSurvey
+from attachd.journal.health import health_of
 from attachd.journal.journal import Journal
 from attachd.model import AttachFlow, Multipath
 from attachd.systemd import Notifier
@@ -51,6 +61,8 @@ LOG = logging.getLogger(__name__)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _AUDITS_END = 10.0
 """Seconds that an audit under way has to end in."""
+_DOCTORS_PATIENCE = 15.0
+"""Seconds that Keystone and Cinder have for each of the doctor's questions."""
 _GLANCE_SECONDS = 2.0
 """How often the main thread looks whether the privileged helper lives."""
 
@@ -65,6 +77,7 @@ class Daemon:
         guests: LibvirtGuests,
         engine: Engine,
         auditor: Auditor,
+        doctor: Doctor,
         watch: Watch,
         server: Server,
         helper: PrivilegedHelper,
@@ -75,6 +88,7 @@ class Daemon:
         self._guests = guests
         self._engine = engine
         self._auditor = auditor
+        self._doctor = doctor
         self._watching = watch
         self._server = server
         self._helper = helper
@@ -112,6 +126,7 @@ class Daemon:
 
     def _stop(self) -> None:
         self._auditor.stop()
+        self._doctor.stop()
         # Those who follow an operation see its end: the API goes down behind the engine.
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
@@ -141,11 +156,13 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     privilege.check_lock_directory(lock_path)
     privilege.keep_locks_shared(lock_path)
 
-    journal = Journal(path=state_path / "journal.db", boot_id=_BOOT_ID.read_text().strip())
-    cinder, host, guests = _cinder(config), _host(config, helper), _guests(config)
+    journal = Journal(path=_journal_file(config), boot_id=_BOOT_ID.read_text().strip())
+    cinder, host, guests = _cinder(config), _host(config, helper), libvirt_guests(config)
     engine = Engine(
         journal=journal,
-        claims=Claims(journal=journal, lock_path=state_path / "locks", timeout=config.lock_timeout),
+        claims=Claims(
+            journal=journal, lock_path=_own_lock_path(config), timeout=config.lock_timeout
+        ),
         cinder=cinder,
         host=host,
         guests=guests,
@@ -155,10 +172,20 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     )
     auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
     repairer = Repairer(audit=auditor.audit, engine=engine)
+    doctor = Doctor(
+        examinations=examinations(
+            config,
+            helper=helper,
+            guests=guests,
+            socket=Path(listening.getsockname()),
+            running=True,
+        )
+    )
     app = create_app(
         engine=engine,
         auditor=auditor,
         repairer=repairer,
+        doctor=doctor,
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,
@@ -168,6 +195,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         guests=guests,
         engine=engine,
         auditor=auditor,
+        doctor=doctor,
         watch=Watch(audit=auditor.audit, fence=repairer.fence, interval=config.audit_interval),
         server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
         helper=helper,
@@ -176,21 +204,79 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     )
 
 
-def _cinder(config: cfg.ConfigOpts) -> CinderClient:
+def examinations(
+    config: cfg.ConfigOpts,
+    *,
+    helper: Helper,
+    guests: LibvirtGuests,
+    socket: Path,
+    running: bool,
+) -> tuple[Examination, ...]:
+    """What the doctor looks at. ``running``: this process is the daemon itself."""
+    host = HostSurvey(helper=helper)
+    return (
+        *daemon_checks.examinations(
+            host,
+            lambda: health_of(_journal_file(config)),
+            socket=socket,
+            group=config.api.group,
+            lock_path=_own_lock_path(config),
+            brick_lock_path=Path(config.host.lock_path),
+            running=running,
+        ),
+        *guest_checks.examinations(guests, host),
+        *host_checks.examinations(host, multipath=Multipath(config.brick.multipath)),
+        cinder_checks.examination(
+            lambda: CinderSurvey(new_session=lambda: _doctors_session(config)),
+            attach_flow=_attach_flow(config),
+        ),
+    )
+
+
+def _journal_file(config: cfg.ConfigOpts) -> Path:
+    return Path(config.state_path) / "journal.db"
+
+
+def _own_lock_path(config: cfg.ConfigOpts) -> Path:
+    return Path(config.state_path) / "locks"
+
+
+def _attach_flow(config: cfg.ConfigOpts) -> AttachFlow | None:
+    configured = config.cinder.attach_flow
+    return None if configured == "auto" else AttachFlow(configured)
+
+
+def _cinder_session(
+    config: cfg.ConfigOpts, *, microversion_min: str, patience: float = math.inf
+) -> CinderSession:
+    """``patience``: seconds that no answer to a question may take longer than."""
     options = config.cinder
-    attach_flow = None if options.attach_flow == "auto" else AttachFlow(options.attach_flow)
-    session = CinderSession(
+    return CinderSession(
         session=new_session(
             auth=load_auth(config, "cinder"),
-            timeout=options.auth_timeout,
+            timeout=min(options.auth_timeout, patience),
             cafile=options.cafile,
             insecure=options.insecure,
         ),
         region_name=options.region_name,
         interface=options.interface,
-        connect_timeout=options.connect_timeout,
+        connect_timeout=min(options.connect_timeout, patience),
         request_timeout=options.request_timeout,
-        query_timeout=options.query_timeout,
+        query_timeout=min(options.query_timeout, patience),
+        microversion_min=microversion_min,
+    )
+
+
+def _doctors_session(config: cfg.ConfigOpts) -> CinderSession:
+    """Whatever Cinder speaks, the doctor hears it, and judges by itself."""
+    return _cinder_session(config, microversion_min=MICROVERSION_MIN, patience=_DOCTORS_PATIENCE)
+
+
+def _cinder(config: cfg.ConfigOpts) -> CinderClient:
+    options = config.cinder
+    attach_flow = _attach_flow(config)
+    session = _cinder_session(
+        config,
         microversion_min=(
             ATTACHMENTS_SINCE if attach_flow is AttachFlow.ATTACHMENTS else MICROVERSION_MIN
         ),
@@ -224,7 +310,8 @@ def _host(config: cfg.ConfigOpts, helper: PrivilegedHelper) -> IscsiHost:
     )
 
 
-def _guests(config: cfg.ConfigOpts) -> LibvirtGuests:
+def libvirt_guests(config: cfg.ConfigOpts) -> LibvirtGuests:
+    """libvirt as configured; not started yet."""
     options = config.guest
     return LibvirtGuests(
         uri=options.uri,

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 from attachd.api import problems, validation
 from attachd.api.openapi import ALL_ROUTES
 from attachd.api.peers import Peer, peer_of
-from attachd.api.ports import Auditor, Engine, Repairer
+from attachd.api.ports import Auditor, Doctor, Engine, Repairer
 from attachd.api.problems import BadRequest
 from attachd.api.routes import Call, Context, LongPolls, Route
 from attachd.api.schemas import ref
@@ -49,11 +49,12 @@ def create_app(
     engine: Engine,
     auditor: Auditor,
     repairer: Repairer,
+    doctor: Doctor,
     authorise: Authorise,
     body_limit: int = 65536,
     long_polls: int = 8,
 ) -> Flask:
-    """The API of ``engine``, ``auditor`` and ``repairer``.
+    """The API of ``engine``, ``auditor``, ``repairer`` and ``doctor``.
 
     ``body_limit`` is the largest body in bytes; ``long_polls`` is how many callers may wait for
     events at once, and must stay below the server's number of threads.
@@ -63,7 +64,11 @@ def create_app(
     app.config["MAX_CONTENT_LENGTH"] = body_limit
     app.before_request(_gate(authorise))
     context = Context(
-        engine=engine, auditor=auditor, repairer=repairer, long_polls=LongPolls(long_polls)
+        engine=engine,
+        auditor=auditor,
+        repairer=repairer,
+        doctor=doctor,
+        long_polls=LongPolls(long_polls),
     )
     for route in ALL_ROUTES:
         app.add_url_rule(

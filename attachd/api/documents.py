@@ -6,10 +6,12 @@ for here. tests hold each document against its schema.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from attachd.api import problems
 from attachd.audit.findings import Finding
+from attachd.doctor import findings as doctor
 from attachd.engine.views import CallView, Event, OperationView, StepView
 from attachd.errors import Problem
 from attachd.model import AttachmentRecord
@@ -87,6 +89,23 @@ def finding(found: Finding) -> dict[str, Any]:
         "guest_name": found.guest_name,
         "operation_id": found.operation_id,
         "repair": None if found.repair is None else str(found.repair),
+    }
+
+
+def diagnosis(found: Sequence[doctor.Finding]) -> dict[str, Any]:
+    """What the doctor found, and what it comes to."""
+    return {
+        "fit": doctor.is_fit(found),
+        "findings": [
+            {
+                "severity": str(finding.severity),
+                "check": str(finding.check),
+                "code": finding.code,
+                "found": finding.found,
+                "remedy": finding.remedy,
+            }
+            for finding in found
+        ],
     }
 
 

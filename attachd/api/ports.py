@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from attachd.audit.findings import Finding
+from attachd.doctor import findings as doctor
 from attachd.engine.views import Event, OperationView
 from attachd.model import AttachmentRecord, Connector, Request
 
@@ -78,3 +79,10 @@ class Repairer(Protocol):
 
     def repair(self) -> tuple[OperationView, ...]:
         """Begin it: one operation for each attachment. Raises as the audit and ``submit`` do."""
+
+
+class Doctor(Protocol):
+    """Says whether this host is fit."""
+
+    def examine(self) -> tuple[doctor.Finding, ...]:
+        """Every check's findings, all looked at anew. Raises shutting-down, deadline-exceeded."""

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from attachd.api import documents, schemas
-from attachd.api.ports import Auditor, Engine, Repairer
+from attachd.api.ports import Auditor, Doctor, Engine, Repairer
 from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
@@ -54,6 +54,7 @@ class Context:
     engine: Engine
     auditor: Auditor
     repairer: Repairer
+    doctor: Doctor
     long_polls: LongPolls
 
 
@@ -270,6 +271,10 @@ def _audit(context: Context, _call: Call) -> Reply:
     )
 
 
+def _doctor(context: Context, _call: Call) -> Reply:
+    return Reply(document=documents.diagnosis(context.doctor.examine()))
+
+
 def _connector(context: Context, _call: Call) -> Reply:
     return Reply(document=dict(context.engine.connector()))
 
@@ -461,6 +466,14 @@ ROUTES = (
         handler=_repair,
         answer="Operations",
         status=HTTPStatus.ACCEPTED,
+    ),
+    Route(
+        method="GET",
+        path="/v1/doctor",
+        name="doctor",
+        summary="Whether this host is fit, and what keeps it from being so.",
+        handler=_doctor,
+        answer="Diagnosis",
     ),
     Route(
         method="GET",

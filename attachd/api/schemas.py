@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from attachd.audit.findings import FindingCode, Repair
+from attachd.doctor.catalogue import Check, Fault, Severity
 from attachd.errors import Code, World
 from attachd.model import AttachmentState, Bus, Mode, OperationKind, OperationState
 
@@ -270,6 +271,37 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     "Audit": _object({"findings": {"type": "array", "items": ref("Finding")}}),
+    "Diagnosis": _object(
+        {
+            "fit": {
+                "type": "boolean",
+                "description": "Nothing is a failure, and nothing is unknown.",
+            },
+            "findings": {
+                "type": "array",
+                "items": ref("HealthFinding"),
+                "description": "At least one of each check.",
+            },
+        }
+    ),
+    "HealthFinding": _object(
+        {
+            "severity": {"type": "string", "enum": [str(severity) for severity in Severity]},
+            "check": {
+                "type": "string",
+                "description": "What was looked at; later versions may have more.",
+                "examples": [str(check) for check in Check],
+            },
+            "code": {
+                "type": "string",
+                "description": "Permanent, for scripts: the fault's, or the check's where there is "
+                "none or nothing could be seen; later versions may have more.",
+                "examples": [str(fault) for fault in Fault],
+            },
+            "found": _STRING,
+            "remedy": {**_STRING, "description": "Empty where nothing is wrong."},
+        }
+    ),
     "Connector": {
         "type": "object",
         "required": ["initiator"],

@@ -13,15 +13,16 @@ and not inside keystoneauth.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import requests
 from keystoneauth1 import exceptions as ks_exceptions
 from keystoneauth1 import loading, service_token
+from keystoneauth1.access import AccessInfo
 from keystoneauth1.plugin import BaseAuthPlugin
 from keystoneauth1.session import Session
 from openstack import exceptions as sdk_exceptions
@@ -35,6 +36,8 @@ from attachd.errors import AttachdError, Code
 from attachd.trace import Exchange, Library, call
 from attachd.trace.masking import kept
 
+T = TypeVar("T")
+
 MICROVERSION_MIN = "3.0"  # the old style needs no more
 ATTACHMENTS_SINCE = "3.44"  # os-complete
 MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared_targets)
@@ -42,6 +45,14 @@ MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared
 # What escapes keystoneauth when a token, catalogue or version document isn't of the promised form.
 _MISREAD = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 _DOLLAR = "a value has a $ that stands for no other option; a $ of its own is written $$"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Token:
+    """What Keystone says of a token: its roles in small letters, and by its clock when it began."""
+
+    roles: frozenset[str]
+    issued_at: float | None
 
 
 def load_auth(config: Any, group: str) -> BaseAuthPlugin:  # noqa: ANN401  (oslo.config's ConfigOpts)
@@ -154,26 +165,40 @@ class CinderSession:
         To others Cinder answers 404, or an empty list, for what is there and isn't their project's:
         from their token "there is none" would be no answer.
         """
+        roles = self._asked_of_token(_roles)
+        if roles is not None and "admin" not in roles:
+            raise faults.short_sighted()
+
+    def token(self) -> Token | None:
+        """What Keystone says of the token in use; a first one is asked for.
+
+        None: there is no Keystone. Raises Unreachable cinder-unavailable.
+        """
+        return self._asked_of_token(_token)
+
+    def _asked_of_token(self, question: Callable[[AccessInfo], T]) -> T | None:
+        """None: without Keystone there is no token."""
         wrapper = self._session.auth
-        access = getattr(getattr(wrapper, "user_auth", wrapper), "get_access", None)
-        if access is None:
-            return  # without Keystone there are no roles
+        get_access = getattr(getattr(wrapper, "user_auth", wrapper), "get_access", None)
+        if get_access is None:
+            return None
         try:
-            roles = access(self._session).role_names
+            return question(get_access(self._session))
         except (ks_exceptions.ClientException, *_MISREAD) as exc:
             raise faults.not_reached(exc) from exc
-        if "admin" not in {role.lower() for role in roles}:
-            raise faults.short_sighted()
+
+    def microversion(self) -> str:
+        """The highest that both sides know. Raises Unreachable cinder-unavailable."""
+        return self._open()[1]
 
     def offers(self, microversion: str) -> bool:
         """Is that what Cinder speaks, or less? Raises Unreachable where it can't be asked."""
-        _, negotiated = self._open()
-        return _number(negotiated) >= _number(microversion)
+        return speaks(self.microversion(), microversion)
 
     def require(self, microversion: str) -> None:
         """Raise Unreachable where Cinder speaks less: its 404 for a verb says nothing of things."""
-        _, negotiated = self._open()
-        if _number(negotiated) < _number(microversion):
+        negotiated = self.microversion()
+        if not speaks(negotiated, microversion):
             raise faults.no_microversion(microversion, negotiated)
 
     def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
@@ -240,9 +265,23 @@ def _answered(exchange: Exchange, response: requests.Response) -> Exchange:
 def _negotiate(proxy: Proxy, minimum: str) -> str:
     """The highest microversion that both sides know."""
     offered = maximum_supported_microversion(proxy, MICROVERSION_MAX)
-    if offered is None or _number(offered) < _number(minimum):
+    if offered is None or not speaks(offered, minimum):
         raise faults.no_microversion(minimum, offered)
     return offered
+
+
+def _token(access: AccessInfo) -> Token:
+    issued = access.issued
+    return Token(roles=_roles(access), issued_at=None if issued is None else issued.timestamp())
+
+
+def _roles(access: AccessInfo) -> frozenset[str]:
+    return frozenset(role.lower() for role in access.role_names or ())
+
+
+def speaks(offered: str, wanted: str) -> bool:
+    """Is a microversion the other one, or a later one?"""
+    return _number(offered) >= _number(wanted)
 
 
 def _number(version: str) -> tuple[int, ...]:

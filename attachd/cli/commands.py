@@ -10,7 +10,7 @@ from typing import Any
 
 from attachd.cli import output
 from attachd.cli.client import Client, Reply, segment
-from attachd.cli.failure import Failure, status_of_refusal
+from attachd.cli.failure import DaemonGone, Failure, status_of_refusal
 from attachd.cli.follow import Deadline, Operation, follow, how_to_follow, submit
 from attachd.cli.progress import progress
 from attachd.errors import Code, Exit
@@ -29,10 +29,12 @@ _LONG_ATTACHMENT = (
 )
 _SHORT_OPERATION = ("operation_id", "kind", "state", "guest", "volume", "created_at")
 _SHORT_FINDING = ("code", "volume_id", "guest_name", "repair", "brief")
+_SHORT_DIAGNOSIS = ("severity", "code", "found")
 _NESTED = ("attachment", "problem", "steps", "calls")
 _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
 
 _AUDIT_SECONDS = 600.0  # every world is looked at, and one may be slow
+_DOCTOR_SECONDS = 180.0  # two examinations, one behind the other
 
 _STATUS_OF_STATE = {"undone": Exit.UNDONE, "needs-attention": Exit.NEEDS_ATTENTION}
 
@@ -272,6 +274,22 @@ def _repair(client: Client) -> str:
     return printable("".join(lines), keep="\n")
 
 
+def doctor(args: Namespace, client: Client) -> Outcome:
+    """attachctl doctor"""
+    try:
+        diagnosis = client.get("/v1/doctor", timeout=_DOCTOR_SECONDS).document
+    except DaemonGone as gone:
+        from attachd.cli.alone import examine_alone  # noqa: PLC0415 - only where nobody answers
+
+        diagnosis = examine_alone(gone)
+    findings = diagnosis["findings"]
+    if args.format == "table" and not args.column:
+        text = "".join(map(_in_brief, findings)) + _verdict(findings, fit=diagnosis["fit"])
+    else:
+        text = output.rows(findings, style=args.format, columns=args.column, short=_SHORT_DIAGNOSIS)
+    return Outcome(text=text, status=Exit.DONE if diagnosis["fit"] else Exit.NEEDS_ATTENTION)
+
+
 def _guest_and_volume(args: Namespace) -> dict[str, str]:
     """One request: sent again with the same id it is the same one."""
     return {"guest": args.guest, "volume": args.volume, "request_id": str(uuid.uuid4())}
@@ -290,6 +308,7 @@ COMMANDS: dict[str, Callable[[Namespace, Client], Outcome]] = {
     "operation_resume": operation_resume,
     "trace": trace,
     "audit": audit,
+    "doctor": doctor,
     "connector": connector,
     "reconnect": reconnect,
     "disconnect": disconnect,
@@ -305,6 +324,25 @@ def _in_full(finding: dict[str, Any]) -> str:
         finding["repair"]
     )
     return "\n" + "".join(printable(f"{line}\n", keep="\n") for line in lines)
+
+
+def _in_brief(finding: dict[str, Any]) -> str:
+    """A finding for people; what to do about it stands below."""
+    text = printable(f"{finding['severity']:8} {finding['code']}: {finding['found']}") + "\n"
+    if finding["remedy"]:
+        text += printable(f"{'':8} -> {finding['remedy']}") + "\n"
+    return text
+
+
+def _verdict(findings: list[dict[str, Any]], *, fit: bool) -> str:
+    severities = [finding["severity"] for finding in findings]
+    named = (("failure", "failures"), ("unknown", "unknown"), ("warning", "warnings"))
+    counted = ", ".join(
+        f"{number} {one if number == 1 else many}"
+        for one, many in named
+        if (number := severities.count(one))
+    )
+    return f"This host is {'fit' if fit else 'not fit'}{f' ({counted})' if counted else ''}.\n"
 
 
 def _operate(

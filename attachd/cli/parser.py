@@ -70,6 +70,8 @@ FINDING_COLUMNS = (
     "repair",
 )
 
+DIAGNOSIS_COLUMNS = ("severity", "check", "code", "found", "remedy")
+
 _EPILOG = """\
 exit status:
   0  done                                4  refused, nothing was touched
@@ -201,6 +203,8 @@ def build_parser() -> Parser:
     audit.add_argument(
         "--dry-run", action="store_true", help="only say what --repair would do (column repair)"
     )
+
+    _command(commands, "doctor", "is this host fit? 0: yes, 5: no", DIAGNOSIS_COLUMNS)
 
     _command(
         commands, "connector", "what Cinder is told of this host (os-brick's)", CONNECTOR_COLUMNS

@@ -23,6 +23,7 @@ from attachd.guest.connection import Connection
 from attachd.guest.domain_xml import DomainXml, FoundDisk, Reading
 from attachd.guest.failures import refused, unavailable
 from attachd.trace import Library
+from attachd.vitals import LibvirtVersions, Version
 
 LOG = logging.getLogger(__name__)
 
@@ -80,6 +81,13 @@ class Domains:
             self._call(lambda connection: connection.getLibVersion(), name="ping")
         except libvirt.libvirtError as exc:
             raise refused("libvirt refused to answer.", exc, touched=False) from exc
+
+    def versions(self) -> LibvirtVersions:
+        """The daemon's and its hypervisor's. Raises Unreachable; guest-refused."""
+        try:
+            return self._call(_versions, name="versions")
+        except libvirt.libvirtError as exc:
+            raise refused("libvirt refused to tell its version.", exc, touched=False) from exc
 
     def read(self, guest_id: str) -> Reading | None:
         """Both documents; None: libvirt answered that there is no such domain."""
@@ -266,6 +274,27 @@ def _as_uuid(reference: str) -> str | None:
 
 def _lookup(connection: libvirt.virConnect, guest_id: str) -> libvirt.virDomain:
     return connection.lookupByUUIDString(guest_id)
+
+
+def _versions(connection: libvirt.virConnect) -> LibvirtVersions:
+    return LibvirtVersions(
+        libvirt=_version(connection.getLibVersion()), qemu=_version_of_qemu(connection)
+    )
+
+
+def _version_of_qemu(connection: libvirt.virConnect) -> Version | None:
+    """None: libvirt finds no emulator that it could ask."""
+    try:
+        return _version(connection.getVersion())
+    except libvirt.libvirtError as exc:
+        if is_transport_failure(connection, exc):
+            raise
+        return None
+
+
+def _version(number: int) -> Version:
+    """libvirt counts a million a major one, a thousand a minor one."""
+    return number // 1_000_000, number // 1_000 % 1_000, number % 1_000
 
 
 def _documents(domain: libvirt.virDomain) -> tuple[str, str | None, bool]:

@@ -17,6 +17,7 @@ from attachd.guest.plugging import Plugging
 from attachd.guest.resizing import Resizing
 from attachd.guest.unplugging import Unplugging
 from attachd.model import DiskSpec, Guest
+from attachd.vitals import LibvirtVersions
 
 
 class LibvirtGuests:
@@ -76,6 +77,10 @@ class LibvirtGuests:
     def check(self) -> None:
         """Raise Unreachable libvirt-unavailable where libvirt doesn't answer."""
         self._domains.ping()
+
+    def versions(self) -> LibvirtVersions:
+        """libvirt's and QEMU's. Raises Unreachable libvirt-unavailable."""
+        return self._domains.versions()
 
     def find(self, reference: str) -> Guest:
         """By UUID, else by name. Raises Refused guest-not-found."""

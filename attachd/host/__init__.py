@@ -11,6 +11,7 @@ the room, from the outside in:
   ``failures`` in our words;
 * ``identity``, ``vpd``: is this device the volume (law 2)? ``holders``, ``openers``: who still
   holds it?
+* ``survey``: what the doctor asks, with ``lvm``, ``neighbours`` and systemd's ``units``.
 """
 
 import sys

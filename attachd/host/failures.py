@@ -5,7 +5,11 @@ os-brick's own text is never repeated: it quotes command lines, and a password s
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.host import brick
 from attachd.host.brick import ProcessExecutionError
 from attachd.host.commands import (
     LOGIN_SECONDS,
@@ -22,6 +26,22 @@ _BRIEFS = {
     Code.DISCONNECT_FAILED: "The volume's device could not be removed from this host.",
     Code.EXTEND_FAILED: "This host's kernel could not be told that the volume's device grew.",
 }
+
+
+@contextmanager
+def asking(brief: str) -> Iterator[None]:
+    """A question to os-brick or to a command that wasn't answered: iscsi-unavailable, ``brief``."""
+    try:
+        yield
+    except (CallEndedError, ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
+        raise Unreachable(
+            Code.ISCSI_UNAVAILABLE,
+            brief,
+            details=type(exc).__name__,
+            resolution="The daemon's log says which command failed.",
+            world=World.HOST,
+            touched=False,
+        ) from exc
 
 
 def translated(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from typing import Protocol
 
-from attachd.errors import Code, Unreachable, World
 from attachd.host import brick
-from attachd.host.commands import CallEndedError, Commands, Deadline
+from attachd.host.commands import Commands, Deadline
 from attachd.host.connector import ConnectorProperties
-from attachd.host.failures import helper_lost
+from attachd.host.failures import asking, helper_lost
 from attachd.host.guard import guard
 from attachd.host.holders import Holders
 from attachd.host.identity import Identity, inquiry
@@ -190,13 +188,13 @@ class IscsiHost:
             raise helper_lost(touched=False)
 
     def _read_properties(self, my_ip: str, host: str, multipath: bool) -> Connector:
-        with _asking("os-brick can't tell this host's connector properties."):
+        with asking("os-brick can't tell this host's connector properties."):
             return brick.connector_properties(
                 my_ip=my_ip, host=host, multipath=multipath, execute=self._commands()
             )
 
     def _multipath_running(self) -> bool:
-        with _asking("multipathd can't be asked."):
+        with asking("multipathd can't be asked."):
             return brick.multipath_running(execute=self._commands())
 
     def _commands(self) -> Commands:
@@ -205,18 +203,3 @@ class IscsiHost:
             deadline=Deadline(_PROPERTIES_SECONDS),
             helper_alive=self._helper.alive,
         )
-
-
-@contextmanager
-def _asking(brief: str) -> Iterator[None]:
-    try:
-        yield
-    except (CallEndedError, brick.ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
-        raise Unreachable(
-            Code.ISCSI_UNAVAILABLE,
-            brief,
-            details=type(exc).__name__,
-            resolution="The daemon's log says which command failed.",
-            world=World.HOST,
-            touched=False,
-        ) from exc

@@ -10,12 +10,11 @@ Nothing connects to the socket here: that alone would start iscsid.
 
 from __future__ import annotations
 
-import subprocess
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from attachd.errors import Code, Unreachable, World
+from attachd.host.units import Unit, ask_systemd
 
 SOCKET = "@ISCSIADM_ABSTRACT_NAMESPACE"
 UNIX_SOCKETS = Path("/proc/net/unix")
@@ -23,20 +22,7 @@ INITIATOR_NAME = Path("/etc/iscsi/initiatorname.iscsi")
 SERVICE, SOCKET_UNIT = "iscsid.service", "iscsid.socket"
 _ACCEPTS = 0x10000
 _COLUMNS = 8
-_SYSTEMCTL_SECONDS = 30
-
-
-@dataclass(frozen=True)
-class Unit:
-    """What systemd says of a unit."""
-
-    load: str = "not-found"
-    active: str = "inactive"
-
-    @property
-    def running(self) -> bool:
-        """Is it there, or about to be?"""
-        return self.active in ("active", "activating", "reloading")
+_NAME = "InitiatorName="
 
 
 def check_initiator(
@@ -47,17 +33,27 @@ def check_initiator(
         raise _unavailable(
             f"{initiator_name} is missing.", resolution="Install open-iscsi and start iscsid."
         )
-    units = _units()
-    hindrance = hindrance_of(units[SERVICE], units[SOCKET_UNIT], listening=_listening(unix_sockets))
-    if hindrance:
+    if hindrance := iscsid_hindrance(unix_sockets=unix_sockets):
         raise _unavailable(
             hindrance,
             resolution=f"systemctl unmask {SERVICE} {SOCKET_UNIT} && systemctl start {SERVICE}",
         )
 
 
+def iscsid_hindrance(*, unix_sockets: Path = UNIX_SOCKETS) -> str | None:
+    """What keeps iscsid away for good; None: it runs, or comes when it is asked for.
+
+    Raises Unreachable iscsi-unavailable where systemd doesn't answer.
+    """
+    try:
+        service, socket = ask_systemd((SERVICE, SOCKET_UNIT))
+    except TimeoutError as exc:
+        raise _unavailable(str(exc), resolution="Look after systemd.") from exc
+    return hindrance_of(service, socket, listening=_listening(unix_sockets))
+
+
 def hindrance_of(service: Unit, socket: Unit, *, listening: bool) -> str | None:
-    """What keeps iscsid away for good; None: it runs, or comes when it is asked for."""
+    """As :func:`iscsid_hindrance`, from what was seen."""
     if service.running:
         return None
     if service.load == "masked":
@@ -71,32 +67,10 @@ def hindrance_of(service: Unit, socket: Unit, *, listening: bool) -> str | None:
     return None
 
 
-def parse_units(shown: str) -> list[Unit]:
-    """systemd's answer: a block of KEY=VALUE for each unit, in the order asked."""
-    blocks = (
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in shown.split("\n\n")
-        if block.strip()
-    )
-    return [Unit(load=b.get("LoadState", ""), active=b.get("ActiveState", "")) for b in blocks]
-
-
-def _units() -> dict[str, Unit]:
-    asked = (SERVICE, SOCKET_UNIT)
-    try:
-        answer = subprocess.run(
-            ("systemctl", "show", "--property=LoadState,ActiveState", *asked),
-            capture_output=True,
-            text=True,
-            timeout=_SYSTEMCTL_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        return {unit: Unit() for unit in asked}
-    except subprocess.TimeoutExpired as exc:
-        raise _unavailable("systemctl does not answer.", resolution="Look after systemd.") from exc
-    units = parse_units(answer.stdout) if answer.returncode == 0 else []
-    return dict(zip(asked, units + [Unit()] * len(asked), strict=False))
+def initiator_name_in(text: str) -> str | None:
+    """The name in the file's text, read as os-brick does; None: it has none."""
+    lines = (line for line in text.splitlines() if line.startswith(_NAME))
+    return next((line.removeprefix(_NAME).strip() for line in lines), None) or None
 
 
 def _listening(unix_sockets: Path) -> bool:

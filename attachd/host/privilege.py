@@ -106,20 +106,23 @@ def check_lock_directory(path: Path) -> None:
     To be asked after :func:`drop_to`: a file that another user made with umask 022 (root, above
     all) fails only in the midst of a connect otherwise.
     """
-    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise _unusable(path)
-    for lock in sorted(path.glob(LOCK_FILES)):
-        if not os.access(lock, os.W_OK):
-            raise _unusable(lock)
+    if unwritable := unwritable_lock(path, LOCK_FILES):
+        raise _unusable(unwritable)
 
 
-def keep_locks_shared(path: Path) -> None:
-    """See that the locks made here can be taken by whoever shares their directory.
+def unwritable_lock(directory: Path, *files: str) -> Path | None:
+    """The first thing there that this process can't write: the directory, or one of these files.
 
-    One that its group may write is shared, with Nova and Cinder: a lock file that this process
-    made there for itself alone would keep them from connecting anything. To be asked after
-    :func:`drop_to`. Raises config-invalid where new files would belong to another group.
+    ``files``: patterns of their names.
     """
+    if not os.access(directory, os.R_OK | os.W_OK | os.X_OK):
+        return directory
+    locks = sorted(lock for pattern in files for lock in directory.glob(pattern))
+    return next((lock for lock in locks if not os.access(lock, os.W_OK)), None)
+
+
+def check_new_locks_group(path: Path) -> None:
+    """Raise config-invalid where the directory is a group's, and new files in it would not be."""
     status = path.stat()
     if not status.st_mode & stat.S_IWGRP:
         return
@@ -132,6 +135,18 @@ def keep_locks_shared(path: Path) -> None:
             resolution=f"chmod g+s {path}",
             touched=False,
         )
+
+
+def keep_locks_shared(path: Path) -> None:
+    """See that the locks made here can be taken by whoever shares their directory.
+
+    One that its group may write is shared, with Nova and Cinder: a lock file that this process
+    made there for itself alone would keep them from connecting anything. To be asked after
+    :func:`drop_to`. Raises config-invalid where new files would belong to another group.
+    """
+    check_new_locks_group(path)
+    if not path.stat().st_mode & stat.S_IWGRP:
+        return
     os.umask(_SHARING_UMASK)
     for lock in path.glob(LOCK_FILES):
         if lock.stat().st_uid == os.geteuid():

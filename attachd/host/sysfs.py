@@ -147,6 +147,11 @@ class Sysfs:
         found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))
         return tuple(device for device in found if device is not None and device.wwn == wwn)
 
+    def local_disks(self) -> frozenset[str]:
+        """The names of the SCSI disks that no iSCSI session brought."""
+        found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))
+        return frozenset(each.name for each in found if each is not None and each.sid is None)
+
     def holders(self, name: str) -> tuple[str, ...]:
         """The block devices that rest on this one or on a partition of it (dm, md)."""
         base = self._root / "block" / name

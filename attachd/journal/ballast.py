@@ -16,6 +16,11 @@ said to Cinder 100 KiB at most.
 """
 
 
+def path_of(journal: Path) -> Path:
+    """Where it lies: beside the journal."""
+    return journal.with_suffix(".ballast")
+
+
 class Ballast:
     """The file. Every method is safe to call again."""
 
@@ -25,7 +30,7 @@ class Ballast:
 
     def secure(self) -> None:
         """Allocate the file where it isn't whole. Raises OSError (ENOSPC, EROFS ...)."""
-        if self._is_whole():
+        if self.is_whole():
             return
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -36,16 +41,17 @@ class Ballast:
         finally:
             os.close(descriptor)
 
+    def is_whole(self) -> bool:
+        """Is the room held back, all of it?"""
+        try:
+            status = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return status.st_size >= self._size and status.st_blocks * 512 >= self._size
+
     def give_up(self) -> bool:
         """Free the room. False where there was none to free."""
         if not self._path.exists() or self._path.stat().st_blocks == 0:
             return False
         os.truncate(self._path, 0)
         return True
-
-    def _is_whole(self) -> bool:
-        try:
-            status = self._path.stat()
-        except FileNotFoundError:
-            return False
-        return status.st_size >= self._size and status.st_blocks * 512 >= self._size

@@ -136,10 +136,15 @@ def _migrations() -> list[tuple[int, str]]:
     return [(int(name.split("_")[0]), (folder / name).read_text("utf-8")) for name in files]
 
 
+def newest_schema() -> int:
+    """The schema of a journal that this program wrote."""
+    return _migrations()[-1][0]
+
+
 def _migrate(connection: sqlite3.Connection, path: Path) -> None:
     version: int = connection.execute("PRAGMA user_version").fetchone()[0]
     migrations = _migrations()
-    newest = migrations[-1][0]
+    newest = newest_schema()
     if version > newest:
         raise unavailable(
             "read the journal",

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from attachd import trace
 from attachd.errors import AttachdError, Code, Problem, Refused, World
+from attachd.journal import ballast
 from attachd.journal.ballast import Ballast
 from attachd.journal.database import is_full, open_database, translated
 from attachd.journal.rows import (
@@ -56,7 +57,7 @@ class Journal:
         self._boot_id = boot_id
         self._opened = trace.now()
         self._lock = threading.RLock()
-        self._ballast = Ballast(path=path.with_suffix(".ballast"))
+        self._ballast = Ballast(path=ballast.path_of(path))
         self._db = self._open(path)
 
     def close(self) -> None:

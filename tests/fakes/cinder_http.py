@@ -15,11 +15,14 @@ import json
 import re
 import socket
 import threading
+import time
 import uuid
 from collections import defaultdict, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -82,6 +85,8 @@ class CinderServer:
 
     ``rules`` has the rows; ``requests`` what arrived; ``region``, ``microversion`` and
     ``in_catalogue`` are what it says of itself; ``password`` is the one Keystone accepts.
+    ``clock``: seconds by which both are ahead of this host; ``dated``: Cinder's answers have a
+    date (a bare uWSGI gives them none).
     """
 
     def __init__(self, *, microversion: str = "3.71") -> None:
@@ -90,6 +95,8 @@ class CinderServer:
         self.region = "RegionOne"
         self.in_catalogue = True
         self.password = "right"
+        self.clock = 0.0
+        self.dated = False
         self.roles = ("admin", "service")
         self.requests: list[Request] = []
         self._tokens: set[str] = set()
@@ -207,7 +214,7 @@ class CinderServer:
         if not fault.after_work:
             _strike(fault)
             if fault.status:
-                return _render(_plain_fault(fault), fault)
+                return _render(_plain_fault(fault), fault, date=self._date())
         answer = self._work(route, request, found, body)
         if fault.after_work:
             _strike(fault)
@@ -215,7 +222,10 @@ class CinderServer:
             answer = _plain_fault(fault)
         if fault.rewrite and answer.document is not None:
             fault.rewrite(answer.document)
-        return _render(answer, fault)
+        return _render(answer, fault, date=self._date())
+
+    def _date(self) -> str | None:
+        return formatdate(time.time() + self.clock, usegmt=True) if self.dated else None
 
     def _work(self, route: Route, request: Request, found: re.Match[str], body: bytes) -> _Answer:
         try:
@@ -290,7 +300,7 @@ class CinderServer:
             "project": {"id": PROJECT, "name": "service", "domain": {"id": "default"}},
             "roles": [{"id": name, "name": name} for name in self.roles],
             "catalog": [cinder] if self.in_catalogue else [],
-            "issued_at": "2026-01-01T00:00:00.000000Z",
+            "issued_at": f"{datetime.fromtimestamp(time.time() + self.clock, UTC):%FT%T.000000Z}",
             "expires_at": "2126-01-01T00:00:00.000000Z",
         }
 
@@ -566,7 +576,7 @@ def _fault_answer(status: HTTPStatus, message: str) -> _Answer:
     return _Answer(status=status, document={name: {"code": status.value, "message": message}})
 
 
-def _render(answer: _Answer, fault: Fault) -> bytes:
+def _render(answer: _Answer, fault: Fault, *, date: str | None) -> bytes:
     content = b"" if answer.document is None else json.dumps(answer.document).encode()
     kind = "application/json"
     if fault.as_html:
@@ -577,6 +587,7 @@ def _render(answer: _Answer, fault: Fault) -> bytes:
         "Content-Type": kind,
         "Content-Length": str(len(content)),
         "x-openstack-request-id": f"req-{uuid.uuid4()}",
+        **({"Date": date} if date else {}),
         **answer.headers,
     }
     lines = [f"HTTP/1.1 {answer.status.value} {answer.status.phrase}"]

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from attachd.audit.findings import Finding
+from attachd.doctor import findings as doctor
 from attachd.engine.views import Direction, Event, OperationView, Phase, StepState, StepView
 from attachd.errors import Code, Problem, Refused
 from attachd.model import (
@@ -57,6 +58,7 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.hold = False
         self.findings: tuple[Finding, ...] = ()
+        self.diagnosis: tuple[doctor.Finding, ...] = ()
         self.failure: Failure | None = None
         self.raises: Exception | None = None
         self.waiting = 0
@@ -190,6 +192,10 @@ class FakeEngine:
     def audit(self) -> tuple[Finding, ...]:
         self._raise()
         return self.findings
+
+    def examine(self) -> tuple[doctor.Finding, ...]:
+        self._raise()
+        return self.diagnosis
 
     def connector(self) -> Connector:
         self._raise()

@@ -225,3 +225,53 @@ def another_disk_behind_its_lun(host: Host, volume_id: str) -> Iterator[None]:
         yield
     finally:
         host.script(ITS_OWN_DISK.format(volume=volume_id))
+
+
+@contextmanager
+def moved_away(host: Host, path: str, *, to: str) -> Iterator[None]:
+    """A file isn't where it was for a while."""
+    host.do("mv", path, to)
+    try:
+        yield
+    finally:
+        host.do("mv", to, path)
+
+
+@contextmanager
+def changed(host: Host, path: str, script: str) -> Iterator[None]:
+    """A shell script changes a file (``$FILE``) or its marks; then all are as they were."""
+    kept = f"/root/{Path(path).name}.{uuid.uuid4().hex[:8]}"
+    host.do("cp", "-p", path, kept)
+    try:
+        host.do("env", f"FILE={path}", "sh", "-euc", script)
+        yield
+    finally:
+        host.do("cp", "-p", kept, path)
+        host.do("rm", kept)
+
+
+@contextmanager
+def owned(host: Host, path: str, *, owner: str, mode: str) -> Iterator[None]:
+    """A file or directory is somebody else's, with another mode, for a while."""
+    was = host.do("stat", "-c", "%U:%G %a", path).split()
+    host.script(f"chown {owner} {path}\nchmod {mode} {path}\n")
+    try:
+        yield
+    finally:
+        host.script(f"chown {was[0]} {path}\nchmod {was[1]} {path}\n")
+
+
+@contextmanager
+def nova_compute(host: Host, *, lock_path: str) -> Iterator[None]:
+    """What looks like nova-compute runs for a while: its name, its unit, its configuration."""
+    program, unit, directory = "/usr/local/bin/nova-compute", "nova-compute", "/etc/nova"
+    settings = f"[oslo_concurrency]\nlock_path = {lock_path}\n"
+    try:
+        host.do("cp", "/usr/bin/sleep", program)
+        host.do("mkdir", "-p", directory)
+        host.do("sh", "-c", f"cat > {directory}/nova.conf", stdin=settings)
+        host.do("systemd-run", "--quiet", "--unit", unit, program, "infinity")
+        yield
+    finally:
+        host.run("systemctl", "stop", unit)
+        host.run("rm", "-r", program, directory)

@@ -1,24 +1,28 @@
 """A real HTTP proxy between attachd and Cinder that fails on request; runs in the lab's host.
 
 usage: faulty_proxy.py PORT UPSTREAM_PORT FAULTS     FAULTS: a file with one JSON object a line,
-{"method", "path", "body", "times"} and "status", or "script" and "behind". The next ``times``
-requests of the method whose path and body contain those texts are answered with the status and
-never reach Cinder; or the shell script runs before Cinder is asked, or behind its answer, while
-attachd waits. The number of each fault that is used, from 0, is appended to FAULTS.used.
+{"method", "path", "body", "times"} and "status", or "script" and "behind", or "rewrite" and
+"ahead". The next ``times`` requests of the method whose path and body contain those texts are
+answered with the status and never reach Cinder; or the shell script runs before Cinder is asked, or
+behind its answer, while attachd waits; or what the answer's body has of the pattern rewrite[0]
+becomes rewrite[1], and its date is so many seconds ahead. The number of each fault that is used,
+from 0, is appended to FAULTS.used.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
+import re
 import subprocess
 import sys
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-UNFORWARDED = {"connection", "transfer-encoding", "content-length", "host"}
+UNFORWARDED = {"connection", "transfer-encoding", "content-length", "host", "date", "server"}
 
 
 class Faults:
@@ -55,6 +59,7 @@ def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        _ahead = 0
 
         def _any(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -73,6 +78,9 @@ def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             connection.close()
             if behind:
                 run_script(fault)
+            pattern, replacement = fault.get("rewrite", ("$^", ""))
+            answer = re.sub(pattern.encode(), replacement.encode(), answer)
+            self._ahead = fault.get("ahead", 0)
             self._answer(response.status, response.getheaders(), answer)
 
         do_GET = do_POST = do_PUT = do_DELETE = _any  # noqa: N815 - http.server's names
@@ -85,6 +93,9 @@ def handler(upstream: int, faults: Faults) -> type[BaseHTTPRequestHandler]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
+
+        def date_time_string(self, timestamp: float | None = None) -> str:
+            return super().date_time_string((timestamp or time.time()) + self._ahead)
 
         def log_message(self, *args: object) -> None:
             """Silence."""

@@ -158,10 +158,17 @@ class Host:
     @contextmanager
     def option(self, group: str, name: str, value: str) -> Iterator[None]:
         """An option of attachd.conf for a while, the daemon restarted before and after."""
+        with self.options((group, name, value)):
+            yield
+
+    @contextmanager
+    def options(self, *settings: tuple[str, str, str]) -> Iterator[None]:
+        """The same with several: group, name and value of each."""
         file, kept = "/etc/attachd/attachd.conf", f"/root/attachd.conf.{uuid.uuid4()}"
         self.do("cp", "-p", file, kept)
         try:
-            self.do("crudini", "--set", file, group, name, value)
+            for setting in settings:
+                self.do("crudini", "--set", file, *setting)
             self.restart_attachd()
             yield
         finally:
@@ -181,7 +188,8 @@ class Host:
         finally:
             if masked:
                 self.do("systemctl", "unmask", "--runtime", *units)
-            self.do("systemctl", "start", *active)
+            if active:
+                self.do("systemctl", "start", *active)
 
     @contextmanager
     def frozen(self, command: str) -> Iterator[None]:
@@ -431,6 +439,17 @@ class Cloud:
         finally:
             kept = {name: before[name] for name in limits}
             assert self.block.put(place, json={"quota_set": kept}).ok
+
+    @contextmanager
+    def without_role(self, user: str, project: str, role: str) -> Iterator[None]:
+        """A user hasn't a role in a project for a while."""
+        identity: Any = self.connection.identity
+        who = (identity.find_project(project), identity.find_user(user), identity.find_role(role))
+        identity.unassign_project_role_from_user(*who)
+        try:
+            yield
+        finally:
+            identity.assign_project_role_to_user(*who)
 
     def extend(self, volume_id: str, size_gib: int) -> None:
         """Extend a volume in use, and wait until it is so again."""

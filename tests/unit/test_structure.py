@@ -11,15 +11,15 @@ PACKAGE = Path(__file__).resolve().parents[2] / "attachd"
 
 # From the top down: a room may import from the rooms in later rows, and from itself.
 STOREYS = (
-    ("__main__",),
+    ("__main__", "lone_doctor"),
     ("daemon",),
     ("api",),
-    ("audit",),
+    ("audit", "doctor"),
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
     ("saga", "conf", "systemd", "trace", "periodic", "portal"),
-    ("model", "story"),
+    ("model", "story", "vitals"),
     ("errors", "plain"),
 )
 HEIGHT = {room: -row for row, rooms in enumerate(STOREYS) for room in rooms}

@@ -19,6 +19,7 @@ from attachd.api import openapi
 from attachd.api.app import create_app
 from attachd.api.routes import Route
 from tests.unit.bench import Bench
+from tests.unit.doctor.practice import Practice
 
 EXAMPLES = 30
 """Requests of each kind for each route; the same ones in every run."""
@@ -56,6 +57,7 @@ def schema(bench: Bench) -> Any:
         engine=bench.engine,
         auditor=bench.auditor,
         repairer=bench.repairer,
+        doctor=Practice().doctor(),
         authorise=lambda _peer: True,
     )
     return schemathesis.openapi.from_wsgi(openapi.PATH, app)

@@ -13,6 +13,8 @@ import pytest
 
 from attachd.api import schemas
 from attachd.audit.findings import Finding, FindingCode, Repair
+from attachd.doctor.catalogue import Check, Fault
+from attachd.doctor.findings import fine, unseen, wrong
 from attachd.errors import Code, Problem, Refused, World
 from attachd.model import Bus, Mode, OperationKind, OperationState
 from tests.fakes.engine import Failure, FakeEngine
@@ -221,6 +223,29 @@ def test_an_audit_lists_what_was_found(served: Path, engine: FakeEngine) -> None
     assert (found["volume_id"], found["attachment_id"]) == ("v", None)
     engine.raises = Refused(Code.JOURNAL_UNAVAILABLE, "The journal can't be read.")
     refused(ask(served, "GET", "/v1/audit"), 503, "journal-unavailable")
+
+
+def test_the_doctor_says_what_it_found(served: Path, engine: FakeEngine) -> None:
+    engine.diagnosis = (
+        fine(Check.KVM, "/dev/kvm is there."),
+        wrong(Fault.NOVA_ON_HOST, "nova-compute runs."),
+    )
+    document = fits(ask(served, "GET", "/v1/doctor"), "Diagnosis").document
+    assert document["fit"] is True
+    kvm, nova = document["findings"]
+    assert kvm == {
+        "severity": "ok",
+        "check": "kvm",
+        "code": "kvm",
+        "found": "/dev/kvm is there.",
+        "remedy": "",
+    }
+    assert (nova["severity"], nova["check"], nova["code"]) == ("warning", "nova", "nova-on-host")
+    assert nova["remedy"]
+    engine.diagnosis = (unseen(Check.KVM, "No answer.", remedy="Ask again."),)
+    assert fits(ask(served, "GET", "/v1/doctor"), "Diagnosis").document["fit"] is False
+    engine.raises = Refused(Code.SHUTTING_DOWN, "attachd is stopping.")
+    refused(ask(served, "GET", "/v1/doctor"), 503, "shutting-down")
 
 
 @pytest.mark.parametrize("verb", ["reconnect", "disconnect"])

@@ -134,6 +134,7 @@ sys.exit(status)
         (["--help"], {"http.client", "rich", "yaml", "json", "uuid", "dataclasses"}),
         (["attach", "--help"], {"http.client", "rich", "yaml", "json", "uuid"}),
         (["list"], {"rich", "yaml"}),
+        (["doctor"], {"rich", "yaml", "subprocess"}),
         (["attach", "web", "data"], {"rich", "yaml"}),
     ],
 )

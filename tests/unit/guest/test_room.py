@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import libvirt
 import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable, World
@@ -58,6 +59,19 @@ def test_it_fulfils_the_port(room: Room) -> None:
     assert guests.all() == (guest,)
     assert (guest.state, guest.persistent, guest.nova_owned) == (GuestState.RUNNING, True, False)
     assert [disk.target for disk in guest.live_disks] == ["vda"]
+
+
+def test_it_tells_its_versions(room: Room) -> None:
+    guests = room(TEST_DRIVER)
+    guests.start()
+    number = libvirt.getVersion()
+    versions = guests.versions()
+    assert versions.libvirt == (number // 1_000_000, number // 1_000 % 1_000, number % 1_000)
+    assert versions.qemu == (0, 0, 2)  # the test driver's own
+
+    nowhere = room("qemu+unix:///system?socket=/nowhere/libvirt-sock", open_timeout=1)
+    with pytest.raises(Unreachable):
+        nowhere.versions()
 
 
 def test_what_the_driver_refuses_is_told_in_its_words(room: Room) -> None:

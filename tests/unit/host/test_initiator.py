@@ -6,12 +6,12 @@ import pytest
 
 from attachd.errors import Code, Unreachable
 from attachd.host.initiator import (
-    Unit,
     _listening,
     check_initiator,
     hindrance_of,
-    parse_units,
+    initiator_name_in,
 )
+from attachd.host.units import Unit, parse_units
 
 RUNNING = Unit("loaded", "active")
 STARTING = Unit("loaded", "activating")
@@ -51,8 +51,25 @@ def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, us
 
 
 def test_systemds_answer() -> None:
-    shown = "LoadState=masked\nActiveState=inactive\n\nLoadState=loaded\nActiveState=active\n"
-    assert parse_units(shown) == [MASKED, RUNNING]
+    shown = (
+        "LoadState=masked\nActiveState=inactive\nResult=exit-code\n\n"
+        "LoadState=loaded\nActiveState=active\n"
+    )
+    assert parse_units(shown) == [Unit("masked", "inactive", "exit-code"), RUNNING]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("InitiatorName=iqn.1993-08.org.debian:01:abc\n", "iqn.1993-08.org.debian:01:abc"),
+        ("# InitiatorName=x\nInitiatorName=iqn.a:b \nInitiatorName=iqn.c:d", "iqn.a:b"),
+        ("GenerateName=yes\n", None),
+        ("InitiatorName=\n", None),
+        ("", None),
+    ],
+)
+def test_the_name_in_its_file(text: str, name: str | None) -> None:
+    assert initiator_name_in(text) == name
 
 
 NAMED_BY_ANYBODY = b"""Num       RefCount Protocol Flags    Type St Inode Path

@@ -36,6 +36,17 @@ def test_a_lun_is_found_by_portal_target_and_number(tree: Tree, sysfs: Sysfs) ->
     assert (device.path, device.wwn, device.size_bytes) == ("/dev/sda", WWN, GIB)
 
 
+def test_local_disks_are_those_that_no_session_brought(tree: Tree, sysfs: Sysfs) -> None:
+    tree.session(1)
+    tree.lun(1, 0, "sdb")
+    place = tree.sys / "devices/pci0000:00/ata1/host0/target0:0:0/0:0:0:0"
+    (place / "block/sda").mkdir(parents=True)
+    (place / "block/sda/size").write_text("2048\n")
+    (place / "block/sda/device").symlink_to(place)
+    (tree.sys / "block/sda").symlink_to(place / "block/sda")
+    assert sysfs.local_disks() == {"sda"}
+
+
 @pytest.mark.parametrize(
     ("told", "asked", "same"),
     [
