@@ -48,6 +48,7 @@ class Code(StrEnum):
     REQUEST_TOO_LARGE = "request-too-large"
     REQUEST_ID_REUSED = "request-id-reused"
     SHUTTING_DOWN = "shutting-down"
+    TOO_MANY_REQUESTS = "too-many-requests"
     # A world is out of reach, or says no.
     CINDER_UNAVAILABLE = "cinder-unavailable"
     CINDER_REFUSED = "cinder-refused"

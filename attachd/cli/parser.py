@@ -18,6 +18,7 @@ FORMATS = ("table", "json", "yaml", "value")
 ATTACHMENT_COLUMNS = (
     "attachment_id",
     "volume_id",
+    "volume_name",
     "guest_id",
     "guest_name",
     "device",
