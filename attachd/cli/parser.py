@@ -13,7 +13,21 @@ from attachd.story import FORMS as DRAWINGS
 
 DEFAULT_SOCKET = "/run/attachd/attachd.sock"
 LARGEST_SIZE = 2**31 - 1  # in GiB: what Cinder takes
-FORMATS = ("table", "json", "yaml", "value")
+_MOST_DIGITS = 10
+FORMATS = ("table", "json", "yaml", "value", "csv")
+USUAL_LIMIT = 100  # operations
+
+EXIT_STATUSES = {
+    0: "done",
+    1: "failed; everything was undone",
+    2: "wrong usage",
+    3: "not found, or ambiguous",
+    4: "refused; nothing was touched",
+    5: "needs attention: something is left",
+    6: "the daemon can't be reached",
+    7: "still running when --timeout ran out",
+    130: "interrupted; what was begun goes on",
+}
 
 ATTACHMENT_COLUMNS = (
     "attachment_id",
@@ -71,13 +85,9 @@ FINDING_COLUMNS = (
     "repair",
 )
 
-_EPILOG = """\
-exit status:
-  0  done                                4  refused, nothing was touched
-  1  failed, and everything was undone   5  needs attention: something is left
-  2  wrong usage                         6  the daemon can't be reached
-  3  not found, or ambiguous             7  still running when --timeout ran out
-"""
+_EPILOG = "exit status:\n" + "".join(
+    f"{status:>5}  {meaning}\n" for status, meaning in EXIT_STATUSES.items()
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -130,9 +140,15 @@ def build_parser() -> Parser:
 
     attach = _command(commands, "attach", "attach a volume to a guest", ATTACHMENT_COLUMNS)
     _add_guest_and_volume(attach)
-    attach.add_argument("--device", metavar="NAME", help="name of the disk, such as vdc")
-    attach.add_argument("--bus", choices=("virtio", "scsi"), default="virtio")
-    attach.add_argument("--mode", choices=("rw", "ro"), default="rw", help="may the guest write?")
+    attach.add_argument(
+        "--device", metavar="NAME", help="name of the disk, such as vdc; default: the next free"
+    )
+    attach.add_argument(
+        "--bus", choices=("virtio", "scsi"), default="virtio", help="of the disk; default: virtio"
+    )
+    attach.add_argument(
+        "--mode", choices=("rw", "ro"), default="rw", help="may the guest write? default: rw"
+    )
     attach.add_argument(
         "--override-nova", action="store_true", help="attach even to a guest that Nova owns"
     )
@@ -179,7 +195,7 @@ def build_parser() -> Parser:
     )
     reconnect.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")
     reconnect.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=120.0, help="wait no longer (120)"
+        "--timeout", metavar="S", type=_seconds, default=120.0, help="wait no longer; default: 120"
     )
     reconnect.add_argument(
         "--strict",
@@ -215,7 +231,12 @@ def _add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
     trace = _bare_command(commands, "trace", "the drawn story of an operation, on standard output")
     trace.add_argument("operation", metavar="OPERATION", help="its id")
     trace.add_argument(
-        "-f", "--format", choices=DRAWINGS, default="text", help="language of the drawing (text)"
+        "-f",
+        "--format",
+        metavar="LANGUAGE",
+        choices=DRAWINGS,
+        default=DRAWINGS[0],
+        help=f"of the drawing: {_default_first(DRAWINGS)}",
     )
     trace.add_argument(
         "--requests", action="store_true", help="with every request to Cinder and its answer"
@@ -230,6 +251,13 @@ def _add_operation(commands: argparse._SubParsersAction[Parser]) -> None:
         operations, "list", "the operations, newest first", OPERATION_COLUMNS, "operation_list"
     )
     listed.add_argument("--open", action="store_true", help="those without their end only")
+    listed.add_argument(
+        "--limit",
+        metavar="N",
+        type=_number,
+        default=USUAL_LIMIT,
+        help=f"the newest N only; default: {USUAL_LIMIT}",
+    )
     shown = _command(
         operations, "show", "one operation and its steps", OPERATION_COLUMNS, "operation_show"
     )
@@ -257,8 +285,14 @@ def _command(
     command: str | None = None,
 ) -> Parser:
     parser = _bare_command(commands, name, description, command)
+    parser.epilog = "columns: " + ", ".join(columns)
     parser.add_argument(
-        "-f", "--format", choices=FORMATS, default="table", help="form of the output"
+        "-f",
+        "--format",
+        metavar="FORMAT",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help=f"form of the output: {_default_first(FORMATS)}",
     )
     parser.add_argument(
         "-c",
@@ -267,7 +301,7 @@ def _command(
         action="append",
         default=[],
         choices=columns,
-        help="show this column; may be given more than once. One of: " + ", ".join(columns),
+        help="show this column; may be given more than once",
     )
     parser.add_argument(
         "-q",
@@ -277,6 +311,10 @@ def _command(
     )
     _add_socket(parser, default=argparse.SUPPRESS)
     return parser
+
+
+def _default_first(choices: Sequence[str]) -> str:
+    return f"{choices[0]} (default), {', '.join(choices[1:])}"
 
 
 def _bare_command(
@@ -330,11 +368,23 @@ def _seconds(text: str) -> float:
 
 
 def _gibibytes(text: str) -> int:
-    plain = text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_SIZE))
-    size = int(text) if plain else 0
+    size = _whole(text)
     if not 0 < size <= LARGEST_SIZE:
         raise argparse.ArgumentTypeError(f"not a whole number of GiB: {text!r}")
     return size
+
+
+def _number(text: str) -> int:
+    number = _whole(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"not a number above 0: {text!r}")
+    return number
+
+
+def _whole(text: str) -> int:
+    """The whole number that it is; 0 for anything else."""
+    plain = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if plain else 0
 
 
 def _closest(word: str, known: Sequence[str]) -> str:

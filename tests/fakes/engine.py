@@ -250,6 +250,13 @@ class FakeEngine:
         with self._changed:
             self._finish(self._find(operation_id))
 
+    def begin_step(self, operation_id: str, name: str) -> None:
+        """A step of a held operation is under way."""
+        with self._changed:
+            operation = self._find(operation_id)
+            self._tell(operation, step=name, direction="do", state="running", phase="intent")
+            self._changed.notify_all()
+
     def until_waiting(self, callers: int) -> None:
         """Return when that many callers wait for events."""
         with self._changed:
