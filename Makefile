@@ -35,7 +35,7 @@ check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --strict tools/labkit tools/environment.py
+	$(VENV)/bin/mypy --strict tools/labkit tools/sharekit tools/environment.py
 
 unit: $(VENV)/ready
 	$(PYTHON) -m pytest tests -m "not lab"

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -16,6 +17,9 @@ LARGEST_SIZE = 2**31 - 1  # in GiB: what Cinder takes
 _MOST_DIGITS = 10
 FORMATS = ("table", "json", "yaml", "value", "csv")
 USUAL_LIMIT = 100  # operations
+
+COLUMNS = "columns: "
+"""Behind a command's help."""
 
 EXIT_STATUSES = {
     0: "done",
@@ -85,6 +89,23 @@ FINDING_COLUMNS = (
     "repair",
 )
 
+_DETAILS = {
+    "attach": "The guest may run or not. It finds the disk by its serial, which is the volume's "
+    "id. Whatever fails on the way is undone.",
+    "detach": "The guest lets go of the disk first. Nothing is deleted in Cinder before the device "
+    "is proven gone. A guest that keeps its disk ends it with status 1: it can be asked again.",
+    "adopt": "Nothing but attachd's journal is changed. Cinder, the host and the guest must agree "
+    "about the disk.",
+    "release": "adopt takes it back.",
+    "extend": "It grows in Cinder, on this host, and in the running guest. What somebody extended "
+    "in Cinder already is only brought to its guest.",
+    "audit": "Compares Cinder, the host, the guests and the journal, and changes nothing unless it "
+    "is told to repair.",
+    "trace": "Who asked whom, when, for how long, what failed, and what was undone.",
+    "operation_resume": "Do it when its cause is mended. Any other operation stays as it is.",
+}
+"""What a command's first sentence leaves open, by the command's function."""
+
 _EPILOG = "exit status:\n" + "".join(
     f"{status:>5}  {meaning}\n" for status, meaning in EXIT_STATUSES.items()
 )
@@ -124,6 +145,12 @@ class _Version(argparse.Action):
 
         print(f"attachctl {metadata.version('attachd')}")
         parser.exit()
+
+
+def socket_path(args: argparse.Namespace) -> str:
+    """Where the daemon is to be found: as was said, else as the environment says."""
+    said: str | None = getattr(args, "socket", None)
+    return said or os.environ.get("ATTACHD_SOCKET") or DEFAULT_SOCKET
 
 
 def build_parser() -> Parser:
@@ -245,7 +272,9 @@ def _add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_operation(commands: argparse._SubParsersAction[Parser]) -> None:
-    operation = commands.add_parser("operation", help="what attachd does and did")
+    operation = commands.add_parser(
+        "operation", help="what attachd does and did", description="What attachd does and did."
+    )
     operations = _commands(operation)
     listed = _command(
         operations, "list", "the operations, newest first", OPERATION_COLUMNS, "operation_list"
@@ -285,7 +314,7 @@ def _command(
     command: str | None = None,
 ) -> Parser:
     parser = _bare_command(commands, name, description, command)
-    parser.epilog = "columns: " + ", ".join(columns)
+    parser.epilog = COLUMNS + ", ".join(columns)
     parser.add_argument(
         "-f",
         "--format",
@@ -324,8 +353,9 @@ def _bare_command(
     command: str | None = None,
 ) -> Parser:
     """A command whose output is no table."""
+    sentences = [description[0].upper() + description[1:] + ".", _DETAILS.get(command or name, "")]
     parser = commands.add_parser(
-        name, help=description, description=description[0].upper() + description[1:] + "."
+        name, help=description, description=" ".join(filter(None, sentences))
     )
     parser.set_defaults(command=command or name)
     return parser
