@@ -12,7 +12,6 @@ from attachd.cli import output
 from attachd.cli.client import Client, Reply, segment
 from attachd.cli.failure import Failure, status_of_refusal
 from attachd.cli.follow import Deadline, Operation, follow, how_to_follow, submit
-from attachd.cli.progress import progress
 from attachd.cli.table import table, terminal_room
 from attachd.errors import Code, Exit
 from attachd.plain import printable
@@ -342,6 +341,8 @@ def _operate(
     after: int = 0,
 ) -> Outcome:
     """Send a request and see its operation through; news behind number ``after`` are told."""
+    from attachd.cli.progress import progress  # noqa: PLC0415 - lists have none
+
     deadline = Deadline(args.timeout)
     operation_id = None
     try:
