@@ -122,7 +122,8 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as exc:
             guess = _closest(str(value), [str(choice) for choice in action.choices or ()])
-            raise argparse.ArgumentError(action, exc.message + guess) from None
+            message = f"invalid choice: {value!r}{guess}" if guess else exc.message
+            raise argparse.ArgumentError(action, message) from None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
         """Unknown options are an error of the command that they were given to."""
