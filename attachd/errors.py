@@ -73,6 +73,7 @@ class Code(Explained):
     REQUEST_TOO_LARGE = "request-too-large", "The request's body is larger than any of the API's."
     REQUEST_ID_REUSED = "request-id-reused", "The request id was given to another request before."
     SHUTTING_DOWN = "shutting-down", "The daemon is stopping, and begins nothing new."
+    TOO_MANY_REQUESTS = "too-many-requests", "As many callers as may wait for an answer already."
     # A world is out of reach, or says no.
     CINDER_UNAVAILABLE = (
         "cinder-unavailable",

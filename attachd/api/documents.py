@@ -14,7 +14,7 @@ from attachd.audit.findings import Finding
 from attachd.doctor import findings as doctor
 from attachd.engine.views import CallView, Event, OperationView, StepView
 from attachd.errors import Problem
-from attachd.model import AttachmentRecord
+from attachd.model import AttachmentRecord, Guest, Volume
 
 
 def attachment(record: AttachmentRecord) -> dict[str, Any]:
@@ -22,6 +22,7 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
     return {
         "attachment_id": record.attachment_id,
         "volume_id": record.volume_id,
+        "volume_name": record.volume_name,
         "guest_id": record.guest_id,
         "guest_name": record.guest_name,
         "device": record.device,
@@ -36,6 +37,29 @@ def attachment(record: AttachmentRecord) -> dict[str, Any]:
         "guest_path": record.guest_path,
         "persistent": record.persistent,
         "adopted": record.adopted,
+    }
+
+
+def guest(found: Guest) -> dict[str, Any]:
+    """A guest of libvirt's."""
+    return {
+        "guest_id": found.guest_id,
+        "guest_name": found.name,
+        "state": str(found.state),
+        "persistent": found.persistent,
+        "nova_owned": found.nova_owned,
+    }
+
+
+def volume(found: Volume) -> dict[str, Any]:
+    """A volume of Cinder's."""
+    return {
+        "volume_id": found.volume_id,
+        "volume_name": found.name,
+        "status": found.status,
+        "size_gib": found.size_gib,
+        "encrypted": found.encrypted,
+        "multiattach": found.multiattach,
     }
 
 

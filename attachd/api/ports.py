@@ -8,12 +8,12 @@ from typing import Protocol
 from attachd.audit.findings import Finding
 from attachd.doctor import findings as doctor
 from attachd.engine.views import Event, OperationView
-from attachd.model import AttachmentRecord, Connector, Request
+from attachd.model import AttachmentRecord, Connector, Guest, Request, Volume
 
 
 class Engine(Protocol):
-    """The engine's facade. Every method may be called from any thread; all but ``wait`` return
-    promptly; each raises only AttachdError.
+    """The engine's facade. Every method may be called from any thread; all but ``wait`` and the
+    lists of what another world has return promptly; each raises only AttachdError.
     """
 
     def submit(self, request: Request) -> OperationView:
@@ -44,8 +44,16 @@ class Engine(Protocol):
     def operation(self, operation_id: str) -> OperationView:
         """Raises operation-not-found."""
 
-    def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
-        """Newest first; ``open_only`` leaves out those that came to their end."""
+    def operations(
+        self, *, open_only: bool, limit: int | None = None, before: str | None = None
+    ) -> tuple[OperationView, ...]:
+        """Newest first, ``limit`` at most; ``open_only`` leaves out those that came to their end.
+
+        ``before``: only what was accepted before this operation. Raises operation-not-found.
+        """
+
+    def accepted(self, request_id: str) -> bool:
+        """Was a request with this id accepted before?"""
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
         """The live ones, all or those of a guest (name or id)."""
@@ -58,6 +66,15 @@ class Engine(Protocol):
 
         Blocks until there is one, the operation rests, or ``timeout`` seconds are over. Raises
         operation-not-found.
+        """
+
+    def list_guests(self) -> tuple[Guest, ...]:
+        """libvirt's guests, by name. May take as long as libvirt; raises libvirt-unavailable."""
+
+    def list_volumes(self, *, status: str, limit: int) -> tuple[Volume, ...]:
+        """Cinder's volumes in a status, the newest first, ``limit`` at most.
+
+        May take as long as Cinder; raises cinder-unavailable.
         """
 
     def connector(self) -> Connector:

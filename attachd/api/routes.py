@@ -29,6 +29,10 @@ from attachd.model import (
 LONGEST_WAIT = 5.0
 """Seconds that a long poll may hold its thread, whatever the caller asks for."""
 
+USUAL_LIMIT = 100
+LARGEST_LIMIT = 1000
+"""How many things a list has: unless the caller asks for another number, and at most."""
+
 
 class LongPolls:
     """How many callers may wait at once, so that threads are always left for the others."""
@@ -124,7 +128,7 @@ def _detach(context: Context, call: Call) -> Reply:
 def _detach_by_id(context: Context, call: Call) -> Reply:
     record = context.engine.attachment(call.path["attachment_id"])
     request = _detach_request(call, record.guest_id, record.volume_id)
-    if not record.state.live and not _known(context, request):
+    if not record.state.live and not context.engine.accepted(request.request_id):
         # The guest may have the volume again, by a later attachment: that one isn't meant.
         raise Refused(
             Code.NOT_ATTACHED,
@@ -172,14 +176,6 @@ def _request_about(call: Call, kind: OperationKind) -> Request:
         guest=call.body["guest"],
         volume=call.body["volume"],
         request_id=call.body.get("request_id") or _new_request_id(),
-    )
-
-
-def _known(context: Context, request: Request) -> bool:
-    """Is it the repetition of a request that was accepted before?"""
-    return any(
-        view.request.request_id == request.request_id
-        for view in context.engine.operations(open_only=False)
     )
 
 
@@ -236,7 +232,11 @@ def _attachment(context: Context, call: Call) -> Reply:
 
 
 def _operations(context: Context, call: Call) -> Reply:
-    views = context.engine.operations(open_only=call.query.get("open", False))
+    views = context.engine.operations(
+        open_only=call.query.get("open", False),
+        limit=call.query.get("limit", USUAL_LIMIT),
+        before=call.query.get("before"),
+    )
     return Reply(document={"operations": [documents.operation(view) for view in views]})
 
 
@@ -265,6 +265,37 @@ def _events(context: Context, call: Call) -> Reply:
     )
 
 
+def _guests(context: Context, call: Call) -> Reply:
+    with _another_world(context):
+        found = context.engine.list_guests()[: call.query.get("limit", USUAL_LIMIT)]
+    return Reply(document={"guests": [documents.guest(each) for each in found]})
+
+
+def _volumes(context: Context, call: Call) -> Reply:
+    with _another_world(context):
+        found = context.engine.list_volumes(
+            status=call.query.get("status", "available"),
+            limit=call.query.get("limit", USUAL_LIMIT),
+        )
+    return Reply(document={"volumes": [documents.volume(each) for each in found]})
+
+
+@contextmanager
+def _another_world(context: Context) -> Iterator[None]:
+    """Room to ask a world that may be slow to answer, as for a long poll.
+
+    Raises too-many-requests where no thread can be spared for it.
+    """
+    with context.long_polls.place() as granted:
+        if not granted:
+            raise Refused(
+                Code.TOO_MANY_REQUESTS,
+                "Too many callers wait for an answer already.",
+                resolution="Ask again in a while.",
+            )
+        yield
+
+
 def _audit(context: Context, _call: Call) -> Reply:
     return Reply(
         document={"findings": [documents.finding(found) for found in context.auditor.audit()]}
@@ -284,6 +315,16 @@ def _health(context: Context, _call: Call) -> Reply:
 
 
 _REQUEST_ID = Parameter(name="request_id", schema=schemas.REQUEST_ID)
+_LIMIT = Parameter(
+    name="limit",
+    schema={
+        "type": "integer",
+        "minimum": 1,
+        "maximum": LARGEST_LIMIT,
+        "default": USUAL_LIMIT,
+        "description": "So many at most.",
+    },
+)
 
 ROUTES = (
     Route(
@@ -368,6 +409,33 @@ ROUTES = (
         status=HTTPStatus.ACCEPTED,
     ),
     Route(
+        method="GET",
+        path="/v1/guests",
+        name="listGuests",
+        summary="The guests that libvirt knows, by name.",
+        handler=_guests,
+        query=(_LIMIT,),
+        answer="Guests",
+    ),
+    Route(
+        method="GET",
+        path="/v1/volumes",
+        name="listVolumes",
+        summary="The volumes of Cinder's that are in a status, the newest first.",
+        handler=_volumes,
+        query=(
+            Parameter(
+                name="status",
+                schema={
+                    **schemas.text("In Cinder's own words; those to attach are `available`."),
+                    "default": "available",
+                },
+            ),
+            _LIMIT,
+        ),
+        answer="Volumes",
+    ),
+    Route(
         method="POST",
         path="/v1/guests/{guest}/reconnect",
         name="reconnectGuest",
@@ -389,7 +457,7 @@ ROUTES = (
         method="GET",
         path="/v1/operations",
         name="listOperations",
-        summary="The operations, newest first.",
+        summary="The operations, newest first, so many at a time.",
         handler=_operations,
         query=(
             Parameter(
@@ -399,6 +467,14 @@ ROUTES = (
                     "default": False,
                     "description": "Only those that haven't come to their end.",
                 },
+            ),
+            _LIMIT,
+            Parameter(
+                name="before",
+                schema=schemas.text(
+                    "Only those accepted before this operation: the last one's id leads to the "
+                    "next page. Where fewer come than `limit`, there are no more."
+                ),
             ),
         ),
         answer="Operations",

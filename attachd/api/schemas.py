@@ -5,12 +5,20 @@ One definition serves twice: requests are validated by it, and the OpenAPI docum
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any
 
 from attachd.audit.findings import FindingCode, Repair
 from attachd.doctor.catalogue import Check, Fault, Severity
 from attachd.errors import Code, World
-from attachd.model import AttachmentState, Bus, Mode, OperationKind, OperationState
+from attachd.model import (
+    AttachmentState,
+    Bus,
+    GuestState,
+    Mode,
+    OperationKind,
+    OperationState,
+)
 
 Schema = dict[str, Any]
 
@@ -45,7 +53,7 @@ LARGEST_SIZE = 2**31 - 1
 """In GiB: what Cinder's own schema takes."""
 
 
-def _choice(enum: type[Bus | Mode | OperationKind | OperationState | AttachmentState]) -> Schema:
+def _choice(enum: type[StrEnum]) -> Schema:
     return {"type": "string", "enum": [str(member) for member in enum]}
 
 
@@ -126,6 +134,10 @@ COMPONENTS: dict[str, Schema] = {
                 "description": "Cinder's id of it; null until Cinder has given one.",
             },
             "volume_id": _STRING,
+            "volume_name": {
+                **_STRING,
+                "description": "As it was called when it was attached; may be empty.",
+            },
             "guest_id": _STRING,
             "guest_name": _STRING,
             "device": _STRING,
@@ -153,6 +165,27 @@ COMPONENTS: dict[str, Schema] = {
         }
     ),
     "Attachments": _object({"attachments": {"type": "array", "items": ref("Attachment")}}),
+    "Guest": _object(
+        {
+            "guest_id": _STRING,
+            "guest_name": _STRING,
+            "state": _choice(GuestState),
+            "persistent": {"type": "boolean", "description": "False: it is gone at its end."},
+            "nova_owned": {"type": "boolean", "description": "An attach to it is refused."},
+        }
+    ),
+    "Guests": _object({"guests": {"type": "array", "items": ref("Guest")}}),
+    "Volume": _object(
+        {
+            "volume_id": _STRING,
+            "volume_name": {**_STRING, "description": "May be empty."},
+            "status": {**_STRING, "description": "In Cinder's own words."},
+            "size_gib": {"type": "integer"},
+            "encrypted": {"type": "boolean", "description": "An attach of it is refused."},
+            "multiattach": {"type": "boolean"},
+        }
+    ),
+    "Volumes": _object({"volumes": {"type": "array", "items": ref("Volume")}}),
     "Step": _object(
         {
             "name": _STRING,

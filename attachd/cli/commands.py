@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,13 +12,14 @@ from attachd.cli import output
 from attachd.cli.client import Client, Reply, segment
 from attachd.cli.failure import DaemonGone, Failure, status_of_refusal
 from attachd.cli.follow import Deadline, Operation, follow, how_to_follow, submit
-from attachd.cli.progress import progress
+from attachd.cli.table import table, terminal_room
 from attachd.errors import Code, Exit
 from attachd.plain import printable
 
 _SHORT_ATTACHMENT = ("attachment_id", "guest_name", "volume_id", "device", "state")
 _LONG_ATTACHMENT = (
     *_SHORT_ATTACHMENT,
+    "volume_name",
     "bus",
     "mode",
     "size_gib",
@@ -32,6 +33,12 @@ _SHORT_FINDING = ("code", "volume_id", "guest_name", "repair", "brief")
 _SHORT_DIAGNOSIS = ("severity", "code", "found")
 _NESTED = ("attachment", "problem", "steps", "calls")
 _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds", "reason")
+_SPARE_STEP_COLUMNS = ("started_at", "world")
+_SPARE_OPERATION_COLUMNS = ("created_at",)
+
+_PAGE = 100  # operations in one answer
+
+_SEE_OPEN = "attachctl operation list --open\n"
 
 _AUDIT_SECONDS = 600.0  # every world is looked at, and one may be slow
 _DOCTOR_SECONDS = 180.0  # two examinations, one behind the other
@@ -146,10 +153,21 @@ def show(args: Namespace, client: Client) -> Outcome:
 def operation_list(args: Namespace, client: Client) -> Outcome:
     """attachctl operation list"""
     query = {"open": "true"} if args.open else {}
-    found = client.get("/v1/operations", query).document["operations"]
-    return Outcome(
-        text=output.rows(found, style=args.format, columns=args.column, short=_SHORT_OPERATION)
-    )
+    return Outcome(text=_operations(_newest(client, query, args.limit), args))
+
+
+def _newest(client: Client, query: dict[str, str], limit: int) -> list[Operation]:
+    """``limit`` operations, or as many as there are; page by page."""
+    found: list[Operation] = []
+    while len(found) < limit:
+        size = min(_PAGE, limit - len(found))
+        page = {**query, "limit": size}
+        if found:
+            page["before"] = found[-1]["operation_id"]
+        found += (more := client.get("/v1/operations", page).document["operations"])
+        if len(more) < size:
+            break
+    return found
 
 
 def operation_show(args: Namespace, client: Client) -> Outcome:
@@ -183,7 +201,8 @@ def trace(args: Namespace, client: Client) -> Outcome:
     target = f"/v1/operations/{segment(args.operation)}"
     operation = client.get(target).document
     events = client.get(f"{target}/events").document["events"]
-    return Outcome(text=draw(tell(operation, events, requests=args.requests), args.format))
+    story = tell(operation, events, requests=args.requests)
+    return Outcome(text=draw(story, args.format, columns=terminal_room()))
 
 
 def connector(args: Namespace, client: Client) -> Outcome:
@@ -212,13 +231,15 @@ def reconnect(args: Namespace, client: Client) -> Outcome:
             ended.append(
                 follow(client, operation["operation_id"], deadline=deadline, tell=lambda _: None)
             )
+    except KeyboardInterrupt:
+        return _interrupted(None)
     except Failure as failure:
         message = f"{failure}\n"
     problems = (operation["problem"] for operation in ended)
     message += "".join(f"{p['code']}: {p['brief']}\n" for p in problems if p)
     dangerous = any(map(_may_leave_anothers_device, (*begun[len(ended) :], *ended)))
     return Outcome(
-        text=output.rows(ended, style=args.format, columns=args.column, short=_SHORT_OPERATION),
+        text=_operations(ended, args),
         message=printable(message, keep="\n"),
         status=Exit.NEEDS_ATTENTION if args.strict and dangerous else Exit.DONE,
     )
@@ -241,7 +262,7 @@ def disconnect(args: Namespace, client: Client) -> Outcome:
     except Failure as failure:
         message = f"{failure}\n"
     return Outcome(
-        text=output.rows(begun, style=args.format, columns=args.column, short=_SHORT_OPERATION),
+        text=_operations(begun, args),
         message=printable(message, keep="\n"),
     )
 
@@ -250,7 +271,10 @@ def audit(args: Namespace, client: Client) -> Outcome:
     """attachctl audit"""
     message = ""
     if args.repair and not args.dry_run:
-        message = _repair(client)
+        try:
+            message = _repair(client)
+        except KeyboardInterrupt:
+            return _interrupted(None)
     findings = client.get("/v1/audit", timeout=_AUDIT_SECONDS).document["findings"]
     text = output.rows(findings, style=args.format, columns=args.column, short=_SHORT_FINDING)
     if args.format == "table" and not args.column:
@@ -355,6 +379,8 @@ def _operate(
     after: int = 0,
 ) -> Outcome:
     """Send a request and see its operation through; news behind number ``after`` are told."""
+    from attachd.cli.progress import progress  # noqa: PLC0415 - lists have none
+
     deadline = Deadline(args.timeout)
     operation_id = None
     try:
@@ -373,7 +399,7 @@ def _operate(
 
 def _interrupted(operation_id: str | None) -> Outcome:
     if operation_id is None:
-        message = "Interrupted. The request may have been taken: attachctl operation list --open\n"
+        message = "Interrupted. What was begun, if anything, goes on: " + _SEE_OPEN
     else:
         message = f"Interrupted. Operation {operation_id} goes on. {how_to_follow(operation_id)}\n"
     return Outcome(message=message, status=Exit.INTERRUPTED)
@@ -398,9 +424,19 @@ def _attachment(document: dict[str, Any], args: Namespace) -> str:
     return output.fields(document, style=args.format, columns=args.column)
 
 
+def _operations(found: Sequence[Operation], args: Namespace) -> str:
+    return output.rows(
+        found,
+        style=args.format,
+        columns=args.column,
+        short=_SHORT_OPERATION,
+        spare=_SPARE_OPERATION_COLUMNS,
+    )
+
+
 def _operation(document: Operation, args: Namespace) -> str:
     columns = args.column
-    if not columns and args.format in ("table", "value"):
+    if not columns and args.format in ("table", "value", "csv"):
         columns = [name for name in document if name not in _NESTED]
     return output.fields(document, style=args.format, columns=columns)
 
@@ -413,5 +449,5 @@ def _problem_and_steps(operation: Operation) -> str:
         text += "\n" + "".join(printable(f"{line}\n", keep="\n") for line in lines if line)
     if operation["steps"]:
         cells = [[output.cell(step[name]) for name in _STEP_COLUMNS] for step in operation["steps"]]
-        text += "\n" + output.table(_STEP_COLUMNS, cells)
+        text += "\n" + table(_STEP_COLUMNS, cells, room=terminal_room(), spare=_SPARE_STEP_COLUMNS)
     return text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        args = build_parser().parse_args(argv)
+        parser = build_parser()
+        if "_ARGCOMPLETE" in os.environ:  # a shell asks: see completing.py
+            from attachd.cli.completing import complete  # noqa: PLC0415 - see above
+
+            complete(parser)
+        args = parser.parse_args(argv)
         from attachd.cli.session import run  # noqa: PLC0415 - see above
 
         return run(args)

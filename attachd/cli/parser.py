@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -13,11 +14,29 @@ from attachd.story import FORMS as DRAWINGS
 
 DEFAULT_SOCKET = "/run/attachd/attachd.sock"
 LARGEST_SIZE = 2**31 - 1  # in GiB: what Cinder takes
-FORMATS = ("table", "json", "yaml", "value")
+_MOST_DIGITS = 10
+FORMATS = ("table", "json", "yaml", "value", "csv")
+USUAL_LIMIT = 100  # operations
+
+COLUMNS = "columns: "
+"""Behind a command's help."""
+
+EXIT_STATUSES = {
+    0: "done",
+    1: "failed; everything was undone",
+    2: "wrong usage",
+    3: "not found, or ambiguous",
+    4: "refused; nothing was touched",
+    5: "needs attention: something is left",
+    6: "the daemon can't be reached",
+    7: "still running when --timeout ran out",
+    130: "interrupted; what was begun goes on",
+}
 
 ATTACHMENT_COLUMNS = (
     "attachment_id",
     "volume_id",
+    "volume_name",
     "guest_id",
     "guest_name",
     "device",
@@ -72,13 +91,26 @@ FINDING_COLUMNS = (
 
 DIAGNOSIS_COLUMNS = ("severity", "check", "code", "found", "remedy")
 
-_EPILOG = """\
-exit status:
-  0  done                                4  refused, nothing was touched
-  1  failed, and everything was undone   5  needs attention: something is left
-  2  wrong usage                         6  the daemon can't be reached
-  3  not found, or ambiguous             7  still running when --timeout ran out
-"""
+_DETAILS = {
+    "attach": "The guest may run or not. It finds the disk by its serial, which is the volume's "
+    "id. Whatever fails on the way is undone.",
+    "detach": "The guest lets go of the disk first. Nothing is deleted in Cinder before the device "
+    "is proven gone. A guest that keeps its disk ends it with status 1: it can be asked again.",
+    "adopt": "Nothing but attachd's journal is changed. Cinder, the host and the guest must agree "
+    "about the disk.",
+    "release": "adopt takes it back.",
+    "extend": "It grows in Cinder, on this host, and in the running guest. What somebody extended "
+    "in Cinder already is only brought to its guest.",
+    "audit": "Compares Cinder, the host, the guests and the journal, and changes nothing unless it "
+    "is told to repair.",
+    "trace": "Who asked whom, when, for how long, what failed, and what was undone.",
+    "operation_resume": "Do it when its cause is mended. Any other operation stays as it is.",
+}
+"""What a command's first sentence leaves open, by the command's function."""
+
+_EPILOG = "exit status:\n" + "".join(
+    f"{status:>5}  {meaning}\n" for status, meaning in EXIT_STATUSES.items()
+)
 
 
 class Parser(argparse.ArgumentParser):
@@ -92,7 +124,8 @@ class Parser(argparse.ArgumentParser):
             super()._check_value(action, value)
         except argparse.ArgumentError as exc:
             guess = _closest(str(value), [str(choice) for choice in action.choices or ()])
-            raise argparse.ArgumentError(action, exc.message + guess) from None
+            message = f"invalid choice: {value!r}{guess}" if guess else exc.message
+            raise argparse.ArgumentError(action, message) from None
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # noqa: ANN401
         """Unknown options are an error of the command that they were given to."""
@@ -117,6 +150,12 @@ class _Version(argparse.Action):
         parser.exit()
 
 
+def socket_path(args: argparse.Namespace) -> str:
+    """Where the daemon is to be found: as was said, else as the environment says."""
+    said: str | None = getattr(args, "socket", None)
+    return said or os.environ.get("ATTACHD_SOCKET") or DEFAULT_SOCKET
+
+
 def build_parser() -> Parser:
     """The whole command line."""
     parser = Parser(
@@ -131,9 +170,15 @@ def build_parser() -> Parser:
 
     attach = _command(commands, "attach", "attach a volume to a guest", ATTACHMENT_COLUMNS)
     _add_guest_and_volume(attach)
-    attach.add_argument("--device", metavar="NAME", help="name of the disk, such as vdc")
-    attach.add_argument("--bus", choices=("virtio", "scsi"), default="virtio")
-    attach.add_argument("--mode", choices=("rw", "ro"), default="rw", help="may the guest write?")
+    attach.add_argument(
+        "--device", metavar="NAME", help="name of the disk, such as vdc; default: the next free"
+    )
+    attach.add_argument(
+        "--bus", choices=("virtio", "scsi"), default="virtio", help="of the disk; default: virtio"
+    )
+    attach.add_argument(
+        "--mode", choices=("rw", "ro"), default="rw", help="may the guest write? default: rw"
+    )
     attach.add_argument(
         "--override-nova", action="store_true", help="attach even to a guest that Nova owns"
     )
@@ -180,7 +225,7 @@ def build_parser() -> Parser:
     )
     reconnect.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")
     reconnect.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=120.0, help="wait no longer (120)"
+        "--timeout", metavar="S", type=_seconds, default=120.0, help="wait no longer; default: 120"
     )
     reconnect.add_argument(
         "--strict",
@@ -218,7 +263,12 @@ def _add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
     trace = _bare_command(commands, "trace", "the drawn story of an operation, on standard output")
     trace.add_argument("operation", metavar="OPERATION", help="its id")
     trace.add_argument(
-        "-f", "--format", choices=DRAWINGS, default="text", help="language of the drawing (text)"
+        "-f",
+        "--format",
+        metavar="LANGUAGE",
+        choices=DRAWINGS,
+        default=DRAWINGS[0],
+        help=f"of the drawing: {_default_first(DRAWINGS)}",
     )
     trace.add_argument(
         "--requests", action="store_true", help="with every request to Cinder and its answer"
@@ -227,12 +277,21 @@ def _add_trace(commands: argparse._SubParsersAction[Parser]) -> None:
 
 
 def _add_operation(commands: argparse._SubParsersAction[Parser]) -> None:
-    operation = commands.add_parser("operation", help="what attachd does and did")
+    operation = commands.add_parser(
+        "operation", help="what attachd does and did", description="What attachd does and did."
+    )
     operations = _commands(operation)
     listed = _command(
         operations, "list", "the operations, newest first", OPERATION_COLUMNS, "operation_list"
     )
     listed.add_argument("--open", action="store_true", help="those without their end only")
+    listed.add_argument(
+        "--limit",
+        metavar="N",
+        type=_number,
+        default=USUAL_LIMIT,
+        help=f"the newest N only; default: {USUAL_LIMIT}",
+    )
     shown = _command(
         operations, "show", "one operation and its steps", OPERATION_COLUMNS, "operation_show"
     )
@@ -260,8 +319,14 @@ def _command(
     command: str | None = None,
 ) -> Parser:
     parser = _bare_command(commands, name, description, command)
+    parser.epilog = COLUMNS + ", ".join(columns)
     parser.add_argument(
-        "-f", "--format", choices=FORMATS, default="table", help="form of the output"
+        "-f",
+        "--format",
+        metavar="FORMAT",
+        choices=FORMATS,
+        default=FORMATS[0],
+        help=f"form of the output: {_default_first(FORMATS)}",
     )
     parser.add_argument(
         "-c",
@@ -270,7 +335,7 @@ def _command(
         action="append",
         default=[],
         choices=columns,
-        help="show this column; may be given more than once. One of: " + ", ".join(columns),
+        help="show this column; may be given more than once",
     )
     parser.add_argument(
         "-q",
@@ -282,6 +347,10 @@ def _command(
     return parser
 
 
+def _default_first(choices: Sequence[str]) -> str:
+    return f"{choices[0]} (default), {', '.join(choices[1:])}"
+
+
 def _bare_command(
     commands: argparse._SubParsersAction[Parser],
     name: str,
@@ -289,8 +358,9 @@ def _bare_command(
     command: str | None = None,
 ) -> Parser:
     """A command whose output is no table."""
+    sentences = [description[0].upper() + description[1:] + ".", _DETAILS.get(command or name, "")]
     parser = commands.add_parser(
-        name, help=description, description=description[0].upper() + description[1:] + "."
+        name, help=description, description=" ".join(filter(None, sentences))
     )
     parser.set_defaults(command=command or name)
     return parser
@@ -333,11 +403,23 @@ def _seconds(text: str) -> float:
 
 
 def _gibibytes(text: str) -> int:
-    plain = text.isascii() and text.isdecimal() and len(text) <= len(str(LARGEST_SIZE))
-    size = int(text) if plain else 0
+    size = _whole(text)
     if not 0 < size <= LARGEST_SIZE:
         raise argparse.ArgumentTypeError(f"not a whole number of GiB: {text!r}")
     return size
+
+
+def _number(text: str) -> int:
+    number = _whole(text)
+    if not number:
+        raise argparse.ArgumentTypeError(f"not a number above 0: {text!r}")
+    return number
+
+
+def _whole(text: str) -> int:
+    """The whole number that it is; 0 for anything else."""
+    plain = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return int(text) if plain else 0
 
 
 def _closest(word: str, known: Sequence[str]) -> str:

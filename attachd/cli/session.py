@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from argparse import Namespace
 
 from attachd.cli.client import Client
 from attachd.cli.commands import COMMANDS, Outcome
 from attachd.cli.failure import Failure
-from attachd.cli.parser import DEFAULT_SOCKET
+from attachd.cli.parser import socket_path
 from attachd.cli.writing import write
 from attachd.errors import Code, Exit
 from attachd.plain import printable
@@ -24,7 +23,7 @@ def run(args: Namespace) -> int:
 
 
 def _outcome(args: Namespace) -> Outcome:
-    client = Client(args.socket or os.environ.get("ATTACHD_SOCKET") or DEFAULT_SOCKET)
+    client = Client(socket_path(args))
     try:
         return COMMANDS[args.command](args, client)
     except Failure as failure:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -40,6 +41,9 @@ def load(arguments: Sequence[str], *, files: Sequence[Path] | None = None) -> cf
             list(arguments),
             project="attachd",
             prog="attachd",
+            version=f"attachd {version('attachd')}",
+            description="Attaches Cinder volumes to libvirt guests, and takes them off again: the "
+            "daemon. systemd starts it; attachctl is what talks to it.",
             default_config_files=[str(f) for f in files] if files is not None else _default_files(),
         )
         _read_every_value(config)

@@ -25,9 +25,11 @@ from attachd.model import (
     AttachmentRecord,
     AttachmentState,
     Connector,
+    Guest,
     OperationKind,
     OperationState,
     Request,
+    Volume,
 )
 from attachd.operations.adopt import Adopt
 from attachd.operations.attach import Attach
@@ -194,11 +196,21 @@ class Engine:
         """One operation. Raises operation-not-found."""
         return operation_view(*self._journal.snapshot(operation_id, exchanges=True))
 
-    def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
-        """Operations, the newest first, without what was said to Cinder."""
-        rows = self._journal.operations(open_only=open_only)
+    def operations(
+        self, *, open_only: bool, limit: int | None = None, before: str | None = None
+    ) -> tuple[OperationView, ...]:
+        """Operations, the newest first, without what was said to Cinder.
+
+        At most ``limit``, and only those accepted before the operation ``before``. Raises
+        operation-not-found.
+        """
+        rows = self._journal.operations(open_only=open_only, limit=limit, before=before)
         snapshots = (self._journal.snapshot(row.operation_id, exchanges=False) for row in rows)
         return tuple(operation_view(*each) for each in snapshots)
+
+    def accepted(self, request_id: str) -> bool:
+        """Was a request with this id accepted before?"""
+        return self._journal.operation_of_request(request_id) is not None
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
         """Live attachments, of one guest (name or id) or of all.
@@ -230,6 +242,14 @@ class Engine:
 
         self._progress.wait_for(ready, timeout)
         return tuple(event_view(row) for row in self._journal.events(operation_id, after=after))
+
+    def list_guests(self) -> tuple[Guest, ...]:
+        """libvirt's guests, by name. Raises libvirt-unavailable."""
+        return tuple(sorted(self._guests.all(), key=lambda guest: guest.name))
+
+    def list_volumes(self, *, status: str, limit: int) -> tuple[Volume, ...]:
+        """Cinder's volumes in a status, the newest first. Raises cinder-unavailable."""
+        return self._cinder.list_volumes(status=status, limit=limit)
 
     def connector(self) -> Connector:
         """What Cinder is told of this host. Raises iscsi-unavailable."""

@@ -34,11 +34,13 @@ from attachd.trace import Call
 LOG = logging.getLogger(__name__)
 
 # Order is the order of the rows: times are the wall clock's, and it may be set back.
-_ALL_OPERATIONS = "SELECT * FROM operations ORDER BY rowid DESC"
+_ALL_OPERATIONS = "SELECT * FROM operations WHERE rowid < ? ORDER BY rowid DESC LIMIT ?"
 _OPEN_OPERATIONS = (
     "SELECT * FROM operations WHERE operation_id IN (SELECT operation_id FROM open_operations) "
-    "ORDER BY rowid DESC"
+    "AND rowid < ? ORDER BY rowid DESC LIMIT ?"
 )
+_BEHIND_ALL_ROWS = 2**63 - 1
+_NO_LIMIT = -1
 
 
 def utc_now() -> str:
@@ -74,7 +76,7 @@ class Journal:
         where its content differs, journal-full where no room can be secured.
         """
         with self._lock:
-            earlier = self._operation_of_request(request.request_id)
+            earlier = self.operation_of_request(request.request_id)
             if earlier is not None:
                 return _same(earlier, request)
             with translated("secure room for a new operation"):
@@ -86,17 +88,31 @@ class Journal:
         """One operation. Raises operation-not-found."""
         row = self._one("SELECT * FROM operations WHERE operation_id = ?", operation_id)
         if row is None:
-            raise Refused(
-                Code.OPERATION_NOT_FOUND,
-                f"There is no operation {operation_id}.",
-                resolution="List them: attachctl operation list",
-            )
+            raise _no_such_operation(operation_id)
         return operation_from(row)
 
-    def operations(self, *, open_only: bool = False) -> tuple[OperationRow, ...]:
-        """All operations, the newest first."""
-        rows = self._all(_OPEN_OPERATIONS if open_only else _ALL_OPERATIONS)
+    def operation_of_request(self, request_id: str) -> OperationRow | None:
+        """The operation that a request with this id began."""
+        row = self._one("SELECT * FROM operations WHERE request_id = ?", request_id)
+        return None if row is None else operation_from(row)
+
+    def operations(
+        self, *, open_only: bool = False, limit: int | None = None, before: str | None = None
+    ) -> tuple[OperationRow, ...]:
+        """Operations, the newest first: ``limit`` of them, or all.
+
+        ``before``: only what was accepted before this operation. Raises operation-not-found.
+        """
+        query = _OPEN_OPERATIONS if open_only else _ALL_OPERATIONS
+        behind = _BEHIND_ALL_ROWS if before is None else self._place_of(before)
+        rows = self._all(query, behind, _NO_LIMIT if limit is None else limit)
         return tuple(operation_from(row) for row in rows)
+
+    def _place_of(self, operation_id: str) -> int:
+        row = self._one("SELECT rowid FROM operations WHERE operation_id = ?", operation_id)
+        if row is None:
+            raise _no_such_operation(operation_id)
+        return int(row["rowid"])
 
     def snapshot(
         self, operation_id: str, *, exchanges: bool
@@ -370,10 +386,6 @@ class Journal:
             )
         return attachment_from(row)
 
-    def _operation_of_request(self, request_id: str) -> OperationRow | None:
-        row = self._one("SELECT * FROM operations WHERE request_id = ?", request_id)
-        return None if row is None else operation_from(row)
-
     def _insert_operation(self, operation_id: str, request: Request) -> None:
         self._db.execute(
             "INSERT INTO operations (operation_id, request_id, kind, state, guest, volume, device, "
@@ -482,6 +494,14 @@ class Journal:
 
 
 _FIXED_COLUMNS = frozenset({"record_id", "created_at"})
+
+
+def _no_such_operation(operation_id: str) -> Refused:
+    return Refused(
+        Code.OPERATION_NOT_FOUND,
+        f"There is no operation {operation_id}.",
+        resolution="List them: attachctl operation list",
+    )
 
 
 def _same(earlier: OperationRow, request: Request) -> OperationRow:

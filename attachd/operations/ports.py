@@ -42,6 +42,12 @@ class Cinder(Protocol):
     def get_volume(self, volume_id: str) -> Volume | None:
         """None: Cinder answered that there is none."""
 
+    def list_volumes(self, *, status: str, limit: int) -> tuple[Volume, ...]:
+        """The volumes in a status, the newest first, ``limit`` at most. Asked once: no retries.
+
+        Raises Unreachable cinder-unavailable.
+        """
+
     def list_attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
         """The volume's attachments, without connection."""
 

@@ -9,9 +9,9 @@ from attachd.story import FORMS
 from attachd.story.story import Story
 
 
-def draw(story: Story, form: str) -> str:
-    """The story in one of FORMS."""
+def draw(story: Story, form: str, *, columns: int | None = None) -> str:
+    """The story in one of FORMS. ``columns``: the room that text has, if it is known."""
     if form not in FORMS:
         raise ValueError(f"no such form: {form}")
-    render: Callable[[Story], str] = import_module(f"{__package__}.{form}").render
-    return render(story)
+    render: Callable[..., str] = import_module(f"{__package__}.{form}").render
+    return render(story, columns=columns) if form == "text" and columns else render(story)

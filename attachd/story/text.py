@@ -1,4 +1,6 @@
-"""A story as plain text, for 80 columns: an overview of the steps with their times, then all of it.
+"""A story as plain text: an overview of the steps with their times, then all of it.
+
+It is for 80 columns, unless there is more room, or less: the bars are as long as it allows.
 
 At the left of each line stands what is to be seen at a glance: ``x`` failed, ``<`` is an undo,
 ``?`` has no outcome.
@@ -8,83 +10,84 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from attachd.plain import wrapped
+from attachd.plain import width, wrapped
 from attachd.story import rest
 from attachd.story.story import Look, Message, Participant, Section, Step, Story
 
 _MARKS = {Look.PLAIN: " ", Look.FAILED: "x", Look.LOST: "?", Look.UNDO: "<"}
 _FILLS = {**_MARKS, Look.PLAIN: "="}
 
-_COLUMNS = 80
-_BAR = 34
+USUAL_COLUMNS = 80
+_COLUMNS = range(40, 121)
 _TITLE = 20
 _VERDICT = 10
 _TIME = 9
 _WAY = 16
+_REST_OF_ROW = 2 + 1 + _VERDICT + 1 + _TIME  # of the overview, beside a title and its bar
+_LEAST_BAR = 10
 _INDENT = " " * (_TIME + 2)
-_TEXT_INDENT = " " * (_TIME + 2 + _WAY + 1)
 
 
-def render(story: Story) -> str:
-    """The whole story."""
-    return "".join(f"{line.rstrip()}\n" for line in _lines(story))
+def render(story: Story, *, columns: int = USUAL_COLUMNS) -> str:
+    """The whole story. Lines that shall be copied whole may be longer than ``columns``."""
+    room = min(max(columns, _COLUMNS[0]), _COLUMNS[-1])
+    return "".join(f"{line.rstrip()}\n" for line in _lines(story, room))
 
 
-def _lines(story: Story) -> Iterator[str]:
-    yield from wrapped(f"{story.title}: {story.state}", _COLUMNS)
+def _lines(story: Story, room: int) -> Iterator[str]:
+    yield from wrapped(f"{story.title}: {story.state}", room)
     yield ""
     label_room = max(len(label) for label, _ in story.facts)
     for label, value in story.facts:
-        yield from _hanging(f"  {label:<{label_room}}  ", value)
-    yield from _overview(story)
+        yield from _hanging(f"  {label:<{label_room}}  ", value, room)
+    yield from _overview(story, room)
     for section in story.sections:
         yield ""
-        yield from _section(section)
+        yield from _section(section, room)
     if story.problem is not None:
         yield ""
         for line in story.problem.lines:
-            yield from wrapped(line, _COLUMNS)
+            yield from wrapped(line, room)
 
 
-def _hanging(head: str, text: str, *, indent: str | None = None) -> Iterator[str]:
-    """``text`` behind ``head``, wrapped into the room that is left there."""
-    room = _COLUMNS - len(head)
+def _hanging(head: str, text: str, room: int) -> Iterator[str]:
+    """``text`` behind ``head``, wrapped into the room that is left there, or else below it."""
     before = head
-    for line in wrapped(text, room):
+    if room - len(head) < max(map(width, text.split(" "))):
+        yield head
+        before = "    "
+    for line in wrapped(text, room - len(before)):
         yield before + line
-        before = " " * len(head) if indent is None else indent
+        before = " " * len(before)
 
 
 # --- the overview -------------------------------------------------------------------------------
 
 
-def _overview(story: Story) -> Iterator[str]:
+def _overview(story: Story, room: int) -> Iterator[str]:
+    """Each step beside its bar; without bars where they would be too short to tell anything."""
     if not story.steps:
         return
     yield ""
+    names = min(_TITLE, room - _REST_OF_ROW)
+    length = room - _REST_OF_ROW - names - len(" ||")
     for step in story.steps:
-        yield _row(step, _bar(step, story.seconds))
-    total = _row_of(" ", "", "in all", _clock(story.seconds))
-    yield f"{total} 0{_clock(story.seconds) + ' s':>{_BAR}}"
+        bar = f" |{_bar(step, story.seconds, length)}|" if length >= _LEAST_BAR else ""
+        seconds = "" if step.seconds is None else _clock(step.seconds)
+        title = f"{_MARKS[step.look]} {step.title:<{names}}"
+        yield f"{title} {step.verdict:<{_VERDICT}} {seconds:>{_TIME}}{bar}"
+    scale = f" 0{_clock(story.seconds) + ' s':>{length}}" if length >= _LEAST_BAR else ""
+    yield f"{'':{names + 2}} {'in all':<{_VERDICT}} {_clock(story.seconds):>{_TIME}}{scale}"
 
 
-def _row(step: Step, bar: str) -> str:
-    seconds = "" if step.seconds is None else _clock(step.seconds)
-    return f"{_row_of(_MARKS[step.look], step.title, step.verdict, seconds)} |{bar}|"
-
-
-def _row_of(mark: str, title: str, verdict: str, seconds: str) -> str:
-    return f"{mark} {title:<{_TITLE}} {verdict:<{_VERDICT}} {seconds:>{_TIME}}"
-
-
-def _bar(step: Step, whole: float) -> str:
+def _bar(step: Step, whole: float, length: int) -> str:
     """Where in the whole the step was under way; however short, it has its place."""
     if step.at is None or whole <= 0:
-        return " " * _BAR
+        return " " * length
     seconds = 0.0 if step.seconds is None else step.seconds
-    begin = min(int(step.at / whole * _BAR), _BAR - 1)
-    end = min(max(round((step.at + seconds) / whole * _BAR), begin + 1), _BAR)
-    return f"{' ' * begin}{_FILLS[step.look] * (end - begin)}".ljust(_BAR)
+    begin = min(int(step.at / whole * length), length - 1)
+    end = min(max(round((step.at + seconds) / whole * length), begin + 1), length)
+    return f"{' ' * begin}{_FILLS[step.look] * (end - begin)}".ljust(length)
 
 
 def _clock(seconds: float) -> str:
@@ -94,14 +97,17 @@ def _clock(seconds: float) -> str:
 # --- the messages -------------------------------------------------------------------------------
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: Section, room: int) -> Iterator[str]:
     if section.step is not None:
         step = section.step
         title = f"{step.title}: {step.aim}" if step.aim else step.title
-        yield f"{_MARKS[step.look]} {title}".ljust(_COLUMNS - _VERDICT - 1) + f" {step.verdict}"
+        behind = room - _VERDICT - 1
+        first, *others = wrapped(title, behind - 2)
+        yield f"{_MARKS[step.look]} {first}".ljust(behind) + f" {step.verdict}"
+        yield from (f"  {line}" for line in others)
     for message in section.messages:
         if not _is_told_by_its_call(message):
-            yield from _message(message)
+            yield from _message(message, room)
 
 
 def _is_told_by_its_call(message: Message) -> bool:
@@ -109,9 +115,9 @@ def _is_told_by_its_call(message: Message) -> bool:
     return message.answer and message.seconds is not None
 
 
-def _message(message: Message) -> Iterator[str]:
+def _message(message: Message, room: int) -> Iterator[str]:
     at = "" if message.at is None else _clock(message.at)
-    yield from _hanging(f"{at:>{_TIME}}  {_way(message):<{_WAY}} ", _words(message))
+    yield from _hanging(f"{at:>{_TIME}}  {_way(message):<{_WAY}} ", _words(message), room)
     if message.request is not None:
         yield from _marked(">", rest.asked(message.request, rest.in_full))
         yield from _marked("<", rest.answered(message.request, rest.in_full))

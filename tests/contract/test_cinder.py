@@ -93,6 +93,24 @@ def test_two_of_one_name_are_ambiguous(cinder_world: CinderWorld) -> None:
     assert cinder_world.cinder.find_volume(other).volume_id == other
 
 
+def test_volumes_in_a_status_newest_first(cinder_world: CinderWorld, instance_id: str) -> None:
+    taken, _ = attached_volume(cinder_world, instance_id)
+    older, newer = cinder_world.new_volume(), cinder_world.new_volume()
+
+    def listed(status: str, limit: int = 50) -> list[str]:
+        volumes = cinder_world.cinder.list_volumes(status=status, limit=limit)
+        return [volume.volume_id for volume in volumes]
+
+    available = listed("available")
+    assert available.index(newer) < available.index(older)
+    assert taken not in available
+    assert taken in listed("in-use")
+    assert listed("available", limit=1) == available[:1]
+    (whole,) = cinder_world.cinder.list_volumes(status="available", limit=1)
+    assert whole == cinder_world.cinder.get_volume(whole.volume_id)
+    assert listed("no such status") == []
+
+
 def test_a_name_may_look_like_an_id(cinder_world: CinderWorld) -> None:
     name = str(uuid.uuid4())
     volume_id = cinder_world.new_volume(name=name)

@@ -38,6 +38,7 @@ VERBS = frozenset(
     {
         "find_volume",
         "get_volume",
+        "list_volumes",
         "list_attachments",
         "get_attachment",
         "create",
@@ -211,6 +212,12 @@ class FakeCinder:
         with self._call("get_volume", volume_id):
             row = self.rules.volumes.get(volume_id.lower())
             return self._volume(row) if row else None
+
+    def list_volumes(self, *, status: str, limit: int) -> tuple[Volume, ...]:
+        """Those in a status, the newest first."""
+        with self._call("list_volumes", status):
+            rows = self.rules.volumes_in(status, limit=limit)
+            return tuple(self._volume(row) for row in rows)
 
     def list_attachments(self, volume_id: str) -> tuple[CinderAttachment, ...]:
         """The volume's attachments, without connection."""

@@ -141,6 +141,12 @@ class CinderRules:
                 if row.name is not None and row.name.rstrip(" ").casefold() == wanted
             ]
 
+    def volumes_in(self, status: str, *, limit: int) -> list[VolumeRow]:
+        """The volumes in a status, the newest first."""
+        with self.lock:
+            rows = [row for row in reversed(self.volumes.values()) if row.status == status]
+            return rows[:limit]
+
     def attachments_of(self, volume_id: str) -> list[AttachmentRow]:
         """All attachments of a volume, in the order they were made."""
         with self.lock:

@@ -20,9 +20,12 @@ from attachd.model import (
     AttachmentRecord,
     AttachmentState,
     Connector,
+    Guest,
+    GuestState,
     OperationKind,
     OperationState,
     Request,
+    Volume,
 )
 
 NOW = "2026-03-01T10:00:00.000000Z"
@@ -105,11 +108,21 @@ class FakeEngine:
             self._raise()
             return self._find(operation_id).view
 
-    def operations(self, *, open_only: bool) -> tuple[OperationView, ...]:
+    def operations(
+        self, *, open_only: bool, limit: int | None = None, before: str | None = None
+    ) -> tuple[OperationView, ...]:
         with self._changed:
             self._raise()
             views = [known.view for known in reversed(self._operations.values())]
-            return tuple(view for view in views if view.state.open or not open_only)
+            if before is not None:
+                views = views[views.index(self._find(before).view) + 1 :]
+            return tuple(view for view in views if view.state.open or not open_only)[:limit]
+
+    def accepted(self, request_id: str) -> bool:
+        with self._changed:
+            return any(
+                known.view.request.request_id == request_id for known in self._operations.values()
+            )
 
     def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
         with self._changed:
@@ -197,6 +210,33 @@ class FakeEngine:
         self._raise()
         return self.diagnosis
 
+    def list_guests(self) -> tuple[Guest, ...]:
+        self._raise()
+        return tuple(
+            Guest(
+                guest_id=guest_id,
+                name=name,
+                state=GuestState.RUNNING,
+                persistent=True,
+                nova_owned=False,
+            )
+            for name, guest_id in self.guests.items()
+        )
+
+    def list_volumes(self, *, status: str, limit: int) -> tuple[Volume, ...]:
+        self._raise()
+        attached = {record.volume_id for record in self._records if record.state.live}
+        volumes = (
+            Volume(
+                volume_id=volume_id,
+                name=name,
+                status="in-use" if volume_id in attached else "available",
+                size_gib=1,
+            )
+            for name, volume_id in self.volumes.items()
+        )
+        return tuple(volume for volume in volumes if volume.status == status)[:limit]
+
     def connector(self) -> Connector:
         self._raise()
         return {"initiator": "iqn.2004-10.com.example:host", "ip": "192.0.2.1", "host": "compute"}
@@ -215,6 +255,13 @@ class FakeEngine:
         """Let a held operation come to its end."""
         with self._changed:
             self._finish(self._find(operation_id))
+
+    def begin_step(self, operation_id: str, name: str) -> None:
+        """A step of a held operation is under way."""
+        with self._changed:
+            operation = self._find(operation_id)
+            self._tell(operation, step=name, direction="do", state="running", phase="intent")
+            self._changed.notify_all()
 
     def until_waiting(self, callers: int) -> None:
         """Return when that many callers wait for events."""

@@ -237,7 +237,7 @@ class Host:
 
     def api(self, path: str) -> Any:
         """What attachd's API answers; it must."""
-        return json.loads(self.do("sh", "-c", f"{_API}/{path}"))
+        return json.loads(self.do("sh", "-c", f"{_API}/{shlex.quote(path)}"))
 
     # --- an operation under way -------------------------------------------------------------
 

@@ -31,6 +31,7 @@ FINDING = Finding(
 ATTACHMENT_FIELDS = {
     "attachment_id",
     "volume_id",
+    "volume_name",
     "guest_id",
     "guest_name",
     "device",
@@ -212,6 +213,72 @@ def test_operations_newest_first_and_only_the_open(served: Path, engine: FakeEng
     assert listed("?open=false") == [running, done]
     assert listed("?open=true") == [running]
     refused(ask(served, "GET", "/v1/operations/none"), 404, "operation-not-found")
+
+
+def test_operations_page_by_page(served: Path, engine: FakeEngine) -> None:
+    for number in range(5):
+        ask(served, "POST", "/v1/attachments", {**WANTED, "request_id": f"r{number}"})
+
+    def listed(query: str) -> list[str]:
+        answer = fits(ask(served, "GET", f"/v1/operations?{query}"), "Operations")
+        return [found["request_id"] for found in answer.document["operations"]]
+
+    def id_of(request_id: str) -> str:
+        views = engine.operations(open_only=False)
+        return next(v.operation_id for v in views if v.request.request_id == request_id)
+
+    assert listed("limit=2") == ["r4", "r3"]
+    assert listed(f"limit=2&before={id_of('r3')}") == ["r2", "r1"]
+    assert listed(f"limit=2&before={id_of('r1')}") == ["r0"]
+    assert listed(f"before={id_of('r0')}") == []
+    refused(ask(served, "GET", "/v1/operations?before=none"), 404, "operation-not-found")
+
+
+@pytest.mark.parametrize("things", ["operations", "guests", "volumes"])
+def test_a_list_has_a_usual_length(
+    served: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, things: str
+) -> None:
+    monkeypatch.setattr("attachd.api.routes.USUAL_LIMIT", 3)
+    for number in range(4):
+        name = f"one-more-{number}"
+        engine.guests[name] = engine.volumes[name] = str(uuid.uuid4())
+        ask(served, "POST", "/v1/attachments", {**WANTED, "request_id": name})
+    assert len(ask(served, "GET", f"/v1/{things}").document[things]) == 3
+    assert len(ask(served, "GET", f"/v1/{things}?limit=4").document[things]) == 4
+
+
+def test_the_guests_and_volumes_to_choose_from(served: Path, engine: FakeEngine) -> None:
+    guests = fits(ask(served, "GET", "/v1/guests"), "Guests").document["guests"]
+    assert [found["guest_name"] for found in guests] == ["web", "db"]
+    assert guests[0]["guest_id"] == engine.guests["web"]
+    assert ask(served, "GET", "/v1/guests?limit=1").document == {"guests": guests[:1]}
+
+    ask(served, "POST", "/v1/attachments", WANTED)
+
+    def volumes(query: str) -> list[str]:
+        answer = fits(ask(served, "GET", f"/v1/volumes{query}"), "Volumes")
+        return [found["volume_name"] for found in answer.document["volumes"]]
+
+    assert volumes("") == ["logs"]
+    assert volumes("?status=in-use") == ["data"]
+    assert volumes("?status=error") == []
+
+
+@pytest.mark.parametrize("things", ["guests", "volumes"])
+def test_a_slow_world_takes_no_more_threads_than_may_wait(
+    path: Path, engine: FakeEngine, things: str
+) -> None:
+    engine.hold = True
+    with serving(engine, path, threads=3, long_polls=1):
+        posted = ask(path, "POST", "/v1/attachments", WANTED)
+        target = f"{posted.headers['Location']}/events?after=1&wait=5"
+        follower = threading.Thread(target=ask, args=(path, "GET", target))
+        follower.start()
+        engine.until_waiting(1)
+        refused(ask(path, "GET", f"/v1/{things}"), 429, "too-many-requests")
+        engine.release(posted.document["operation_id"])
+        follower.join(timeout=60)
+        assert ask(path, "GET", f"/v1/{things}").status == 200
 
 
 def test_an_audit_lists_what_was_found(served: Path, engine: FakeEngine) -> None:

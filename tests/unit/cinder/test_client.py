@@ -879,15 +879,36 @@ def test_many_operations_share_one_client(server: CinderServer, client: CinderCl
 # --- what it isn't shown ---------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("question", ["get_volume", "get_attachment", "list_attachments"])
-def test_what_cinder_hides_from_a_user_is_not_gone(server: CinderServer, question: str) -> None:
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.get_volume(INSTANCE),
+        lambda client: client.get_attachment(INSTANCE),
+        lambda client: client.list_attachments(INSTANCE),
+        lambda client: client.list_volumes(status="available", limit=1),
+    ],
+    ids=["get_volume", "get_attachment", "list_attachments", "list_volumes"],
+)
+def test_what_cinder_hides_from_a_user_is_not_gone(
+    server: CinderServer, ask: Callable[[CinderClient], object]
+) -> None:
     """Without the role admin a 404, or an empty list, is no proof of anything."""
     server.roles = ("member", "service")
     with client_of(server) as client, pytest.raises(Unreachable) as caught:
-        getattr(client, question)("3f1c6f1e-8c1f-4b4e-9a52-0d1d6a8a8c3e")
+        ask(client)
     assert caught.value.code == Code.CINDER_UNAVAILABLE
     assert "role admin" in caught.value.problem.brief
     assert caught.value.touched is False
+
+
+def test_a_list_to_choose_from_is_asked_for_once(
+    server: CinderServer, client: CinderClient
+) -> None:
+    server.fail("list_volumes", HTTPStatus.SERVICE_UNAVAILABLE)
+    with pytest.raises(Unreachable) as caught:
+        client.list_volumes(status="available", limit=1)
+    assert caught.value.code == Code.CINDER_UNAVAILABLE
+    assert len(server.seen("list_volumes")) == 1
 
 
 def test_a_delete_that_cinder_hides_is_not_done(server: CinderServer) -> None:

@@ -188,6 +188,8 @@ def test_an_error_as_json_is_an_object_and_nothing_else(daemon: FakeEngine, run:
         (("list", "--lon"), "did you mean --long?"),
         (("list", "-f", "jsn"), "did you mean json?"),
         (("list", "-c", "devise"), "did you mean device?"),
+        (("operation", "list", "--limit", "0"), "not a number above 0: '0'"),
+        (("operation", "list", "--limit", "all"), "not a number above 0: 'all'"),
         (("list", "surplus\x1b[31m"), r"unrecognized arguments: surplus\x1b[31m"),
     ],
 )
@@ -419,12 +421,23 @@ def test_columns_in_every_format(run: Run) -> None:
     assert listed("value") == "attached vdb\n"
     assert listed("json") == '[\n  {\n    "state": "attached",\n    "device": "vdb"\n  }\n]\n'
     assert yaml.safe_load(listed("yaml")) == [{"state": "attached", "device": "vdb"}]
+    assert listed("csv") == "state,device\nattached,vdb\n"
     assert listed("table") == (
         "+----------+--------+\n"
         "| state    | device |\n"
         "+----------+--------+\n"
         "| attached | vdb    |\n"
         "+----------+--------+\n"
+    )
+
+
+def test_csv_is_quoted_where_it_must_be(daemon: FakeEngine, run: Run) -> None:
+    daemon.guests['a "b", c'] = daemon.guests.pop("web")
+    run("adopt", 'a "b", c', "data")
+    listed = run("list", "-f", "csv", "-c", "guest_name", "-c", "guest_path").out
+    assert listed == 'guest_name,guest_path\n"a ""b"", c",\n'
+    assert run("list", "-f", "csv").out.startswith(
+        "attachment_id,guest_name,volume_id,device,state\n"
     )
 
 
@@ -437,6 +450,9 @@ def test_show_in_every_format(run: Run) -> None:
     assert yaml.safe_load(run("show", name, "-f", "yaml").out) == attached
     assert run("show", name, "-f", "value").out.splitlines() == list(map(str, attached.values()))
     assert run("show", name, "-f", "value", "-c", "wwn").out == "36001405\n"
+    assert (
+        run("show", name, "-f", "csv", "-c", "wwn", "-c", "bus").out == "wwn,bus\n36001405,virtio\n"
+    )
     table = run("show", name).out.splitlines()
     assert [line.split()[1] for line in table if line.startswith("|")] == ["Field", *attached]
 
@@ -453,6 +469,21 @@ def test_operations_are_listed(daemon: FakeEngine, run: Run) -> None:
     columns = ("-f", "value", "-c", "kind", "-c", "state", "-c", "guest", "-c", "volume")
     assert run("operation", "list", *columns, "--open").out == "detach running web data\n"
     assert "steps" not in run("operation", "list").out
+
+
+@pytest.mark.parametrize(("limit", "shown"), [("1", 1), ("4", 4), ("5", 5), ("6", 5), (None, 5)])
+@pytest.mark.usefixtures("daemon")
+def test_operations_come_page_by_page(
+    run: Run, monkeypatch: pytest.MonkeyPatch, limit: str | None, shown: int
+) -> None:
+    monkeypatch.setattr("attachd.cli.commands._PAGE", 2)
+    for command in ("attach", "detach", "attach", "detach", "attach"):
+        run(command, "web", "data")
+    every = run("operation", "list", "-f", "json").document
+    options = () if limit is None else ("--limit", limit)
+    listed = run("operation", "list", *options, "-f", "value", "-c", "operation_id").out.split()
+    assert listed == [found["operation_id"] for found in every][:shown]
+    assert [found["kind"] for found in every] == ["attach", "detach"] * 2 + ["attach"]
 
 
 def test_an_audit_exits_0_only_where_the_worlds_agree(daemon: FakeEngine, run: Run) -> None:

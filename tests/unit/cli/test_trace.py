@@ -93,7 +93,7 @@ def test_wrong_usage_is_2(run: Run, argv: tuple[str, ...], words: str) -> None:
 def test_help_says_what_it_draws(run: Run) -> None:
     out = run("trace", "--help").out
     assert "The drawn story of an operation" in out
-    assert "{text,mermaid,plantuml,seqdiag,svg}" in out
+    assert "text (default), mermaid, plantuml, seqdiag, svg" in " ".join(out.split())
 
 
 _LOADED = """

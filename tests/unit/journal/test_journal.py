@@ -236,6 +236,7 @@ def test_order_is_the_order_of_what_happened_whatever_the_clock_says(
     write(3)
     assert [row.operation_id for row in journal.operations()] == ["o3", "o2", "o1"]
     assert [row.operation_id for row in journal.operations(open_only=True)] == ["o3", "o2", "o1"]
+    assert [row.operation_id for row in journal.operations(before="o3", limit=1)] == ["o2"]
     detached = [record.record_id for record in journal.detached_attachments()]
     assert detached == ["record-1", "record-2", "record-3"]
     assert journal.attachment("a").record_id == "record-3"

@@ -105,9 +105,21 @@ def test_a_request_without_an_answer(told: Mapping[str, Told]) -> None:
     assert "           > GET http://192.0.2.1/\n           < no answer\n" in drawn
 
 
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
 @pytest.mark.parametrize("name", STORIES)
-def test_it_fits_80_columns(told: Mapping[str, Told], name: str) -> None:
-    assert all(width(line) <= 80 for line in text.render(told[name].story()).splitlines())
+def test_it_fits_the_terminal(told: Mapping[str, Told], name: str, columns: int) -> None:
+    drawn = text.render(told[name].story(), columns=columns)
+    assert all(width(line) <= columns for line in drawn.splitlines())
+    assert ("|" in drawn) == (columns >= 60)
+
+
+def test_bars_are_as_long_as_the_terminal_allows(told: Mapping[str, Told]) -> None:
+    def longest(**room: int) -> int:
+        return max(map(width, text.render(told["attached"].story(), **room).splitlines()))
+
+    assert longest() == 80
+    assert longest(columns=100) == 100
+    assert longest(columns=10**6) == 120
 
 
 @patiently
