@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from attachd.audit.auditor import Auditor
 from attachd.audit.repairer import Repairer
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
+from attachd.engine.observers import Observer
 from attachd.engine.views import OperationView
 from attachd.journal.journal import Journal
 from attachd.model import AttachFlow, Bus, OperationKind, Request
@@ -53,6 +54,7 @@ class Bench:
     killed: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
     flow: AttachFlow = AttachFlow.ATTACHMENTS
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         self.cinder.configure(self.flow)
@@ -71,6 +73,7 @@ class Bench:
             workers=self.workers,
             resume_interval=RESUME_SECONDS,
             reached=self._at,
+            observers=self.observers,
         )
         self.auditor = Auditor(
             journal=self.journal, cinder=self.cinder, host=self.host, guests=self.guests
