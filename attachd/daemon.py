@@ -11,8 +11,10 @@ import fcntl
 import logging
 import os
 import signal
+import socket
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -37,12 +39,13 @@ from attachd.cinder.session import (
 from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
-from attachd.errors import AttachdError, Code
+from attachd.errors import AttachdError, Code, World
 from attachd.guest.guests import LibvirtGuests
 from attachd.host import privilege
 from attachd.host.host import IscsiHost
 from attachd.host.privilege import PrivilegedHelper
 from attachd.journal.journal import Journal
+from attachd.metrics.exposition import Metrics, application
 from attachd.model import AttachFlow, Multipath
 from attachd.systemd import Notifier
 
@@ -51,6 +54,10 @@ LOG = logging.getLogger(__name__)
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _AUDITS_END = 10.0
 """Seconds that an audit under way has to end in."""
+_SCRAPERS = 2
+"""Threads for who reads the numbers over TCP."""
+_NO_BODY = 1024
+"""Bytes that come with a scrape at most; none are wanted (and 0 is no limit to cheroot)."""
 _GLANCE_SECONDS = 2.0
 """How often the main thread looks whether the privileged helper lives."""
 
@@ -66,7 +73,7 @@ class Daemon:
         engine: Engine,
         auditor: Auditor,
         watch: Watch,
-        server: Server,
+        servers: Sequence[Server],
         helper: PrivilegedHelper,
         notifier: Notifier,
         shutdown_timeout: float,
@@ -76,7 +83,7 @@ class Daemon:
         self._engine = engine
         self._auditor = auditor
         self._watching = watch
-        self._server = server
+        self._servers = servers
         self._helper = helper
         self._notifier = notifier
         self._shutdown_timeout = shutdown_timeout
@@ -90,7 +97,8 @@ class Daemon:
         try:
             self._engine.start()
             self._watching.start()
-            self._server.start()
+            for server in self._servers:
+                server.start()
             self._notifier.ready()
             LOG.info("attachd is ready")
             return self._watch()
@@ -116,7 +124,8 @@ class Daemon:
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
         self._watching.stop(0)
-        self._server.stop()
+        for server in self._servers:
+            server.stop()
         self._guests.stop()  # ends what an audit waits for, too
         self._watching.stop(_AUDITS_END)
         self._journal.close()
@@ -136,13 +145,17 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     helper = privilege.fork_privileged_helper()
     gid = sockets.group_id(config.api.group)
     listening = sockets.listening_socket(Path(config.api.socket), gid=gid, environ=environment)
+    scraped = _scraped_socket(config)
     privilege.drop_to(config.user)
     _be_the_only_one(state_path)
     privilege.check_lock_directory(lock_path)
     privilege.keep_locks_shared(lock_path)
 
     journal = Journal(path=state_path / "journal.db", boot_id=_BOOT_ID.read_text().strip())
-    cinder, host, guests = _cinder(config), _host(config, helper), _guests(config)
+    metrics = Metrics(journal=journal)
+    cinder = _cinder(config, asked_again=partial(metrics.work.asked_again, World.CINDER))
+    guests = _guests(config, asked_again=partial(metrics.work.asked_again, World.GUEST))
+    host = _host(config, helper)
     engine = Engine(
         journal=journal,
         claims=Claims(journal=journal, lock_path=state_path / "locks", timeout=config.lock_timeout),
@@ -152,6 +165,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         workers=config.workers,
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
+        observers=(metrics.work,),
     )
     auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
     repairer = Repairer(audit=auditor.audit, engine=engine)
@@ -159,24 +173,42 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         engine=engine,
         auditor=auditor,
         repairer=repairer,
+        metrics=metrics,
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,
     )
+    servers = [Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit)]
+    if scraped is not None:
+        scrape = application(metrics.text)
+        servers.append(
+            Server(scrape, scraped, threads=_SCRAPERS, body_limit=_NO_BODY, name="metrics")
+        )
     return Daemon(
         journal=journal,
         guests=guests,
         engine=engine,
         auditor=auditor,
-        watch=Watch(audit=auditor.audit, fence=repairer.fence, interval=config.audit_interval),
-        server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
+        watch=Watch(
+            audit=metrics.audits.measured(auditor.audit),
+            fence=repairer.fence,
+            interval=config.audit_interval,
+        ),
+        servers=servers,
         helper=helper,
         notifier=Notifier(environment=environment),
         shutdown_timeout=config.shutdown_timeout,
     )
 
 
-def _cinder(config: cfg.ConfigOpts) -> CinderClient:
+def _scraped_socket(config: cfg.ConfigOpts) -> socket.socket | None:
+    address = config.metrics.listen
+    return sockets.bind_tcp(address, option="[metrics] listen") if address else None
+
+
+def _cinder(
+    config: cfg.ConfigOpts, *, asked_again: Callable[[], None] = lambda: None
+) -> CinderClient:
     options = config.cinder
     attach_flow = None if options.attach_flow == "auto" else AttachFlow(options.attach_flow)
     session = CinderSession(
@@ -198,7 +230,10 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
     return CinderClient(
         session=session,
         retry=Retry(
-            tries=options.retries + 1, deadline=options.retry_deadline, pause=options.retry_pause
+            tries=options.retries + 1,
+            deadline=options.retry_deadline,
+            pause=options.retry_pause,
+            asked_again=asked_again,
         ),
         delete_timeout=options.delete_timeout,
         orphan_timeout=options.orphan_timeout,
@@ -224,7 +259,7 @@ def _host(config: cfg.ConfigOpts, helper: PrivilegedHelper) -> IscsiHost:
     )
 
 
-def _guests(config: cfg.ConfigOpts) -> LibvirtGuests:
+def _guests(config: cfg.ConfigOpts, *, asked_again: Callable[[], None]) -> LibvirtGuests:
     options = config.guest
     return LibvirtGuests(
         uri=options.uri,
@@ -234,6 +269,7 @@ def _guests(config: cfg.ConfigOpts) -> LibvirtGuests:
         keepalive_count=options.keepalive_count,
         unplug_timeout=options.unplug_timeout,
         unplug_retry_interval=options.unplug_retry_interval,
+        asked_again=asked_again,
     )
 
 

@@ -78,3 +78,10 @@ class Repairer(Protocol):
 
     def repair(self) -> tuple[OperationView, ...]:
         """Begin it: one operation for each attachment. Raises as the audit and ``submit`` do."""
+
+
+class Metrics(Protocol):
+    """The numbers."""
+
+    def text(self) -> str:
+        """Each as it is now, in Prometheus' text form; no world is asked for it."""

@@ -18,6 +18,7 @@ from attachd.engine.engine import Engine
 from attachd.engine.observers import Observer
 from attachd.engine.views import OperationView
 from attachd.journal.journal import Journal
+from attachd.metrics.exposition import Metrics
 from attachd.model import AttachFlow, Bus, OperationKind, Request
 from tests.fakes.cinder import FakeCinder
 from tests.fakes.guests import FakeGuests
@@ -62,6 +63,7 @@ class Bench:
     def start(self) -> None:
         """A daemon starts."""
         self.journal = Journal(path=self.directory / "journal.db", boot_id=self.boot_id)
+        self.metrics = Metrics(journal=self.journal)
         self.engine = Engine(
             journal=self.journal,
             claims=Claims(
@@ -73,7 +75,7 @@ class Bench:
             workers=self.workers,
             resume_interval=RESUME_SECONDS,
             reached=self._at,
-            observers=self.observers,
+            observers=(self.metrics.work, *self.observers),
         )
         self.auditor = Auditor(
             journal=self.journal, cinder=self.cinder, host=self.host, guests=self.guests

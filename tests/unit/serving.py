@@ -34,6 +34,7 @@ def serving(
         engine=engine,
         auditor=engine,
         repairer=engine,
+        metrics=engine,
         authorise=authorise or GroupRule(gid=None),
         body_limit=BODY_LIMIT,
         long_polls=long_polls,

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "attachd"
 STOREYS = (
     ("__main__",),
     ("daemon",),
-    ("api",),
+    ("api", "metrics"),
     ("audit",),
     ("engine",),
     ("operations",),
@@ -31,6 +31,7 @@ OUTER_LIBRARIES = {
     "flask": {"api"},
     "cheroot": {"api"},
     "sqlite3": {"journal"},
+    "prometheus_client": {"metrics"},
 }
 CLIENT_MAY_IMPORT = {"errors", "plain", "story"}
 

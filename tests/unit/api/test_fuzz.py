@@ -56,6 +56,7 @@ def schema(bench: Bench) -> Any:
         engine=bench.engine,
         auditor=bench.auditor,
         repairer=bench.repairer,
+        metrics=bench.metrics,
         authorise=lambda _peer: True,
     )
     return schemathesis.openapi.from_wsgi(openapi.PATH, app)

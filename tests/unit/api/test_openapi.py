@@ -39,6 +39,7 @@ def test_every_route_of_the_application_is_in_it_and_none_else() -> None:
         engine=FakeEngine(),
         auditor=FakeEngine(),
         repairer=FakeEngine(),
+        metrics=FakeEngine(),
         authorise=lambda _peer: True,
     )
     served = {

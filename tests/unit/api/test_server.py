@@ -107,7 +107,13 @@ def test_connections_are_bounded(
 
 
 def test_a_server_that_never_started_stops(engine: FakeEngine, path: Path) -> None:
-    app = create_app(engine=engine, auditor=engine, repairer=engine, authorise=lambda _peer: True)
+    app = create_app(
+        engine=engine,
+        auditor=engine,
+        repairer=engine,
+        metrics=engine,
+        authorise=lambda _peer: True,
+    )
     sock = sockets.bind(path, gid=None)
     Server(app, sock, threads=1, body_limit=1).stop()
     assert sock.fileno() == -1
@@ -231,7 +237,9 @@ except AttachdError as exc:
 assert not os.get_inheritable(sock.fileno())
 assert not [name for name in os.environ if name.startswith("LISTEN_")]
 engine = FakeEngine()
-app = create_app(engine=engine, auditor=engine, repairer=engine, authorise=remember)
+app = create_app(
+    engine=engine, auditor=engine, repairer=engine, metrics=engine, authorise=remember
+)
 server = Server(app, sock, threads=2, body_limit=65536)
 server.start()
 print("ready", flush=True)
