@@ -131,7 +131,7 @@ def _not_listening(address: str, option: str, exc: Exception) -> AttachdError:
         f"attachd can't listen at {address}.",
         details=str(getattr(exc, "strerror", None) or exc),
         resolution=f"Set {option} in attachd.conf to a free port of an address of this host, as "
-        "127.0.0.1:9177 or [::1]:9177.",
+        "127.0.0.1:9776 or [::1]:9776.",
         touched=False,
     )
 

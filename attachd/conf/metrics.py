@@ -10,7 +10,7 @@ OPTS = [
     cfg.StrOpt(
         "listen",
         regex=r"^(\[[0-9A-Fa-f:.]+\]|[^\s\[\]:/]+):[0-9]{1,5}$",
-        sample_default="127.0.0.1:9177",
+        sample_default="127.0.0.1:9776",
         help="Address and port at which /metrics, and nothing else, is served over TCP, too: "
         "Prometheus can't scrape a Unix socket. Whoever reaches it reads the names of guests and "
         "the ids of volumes, unasked who they are: keep it to loopback or a network of your own. "

@@ -66,7 +66,7 @@ def test_and_nothing_else(url: str, path: str, method: str, status: int) -> None
 
 
 @pytest.mark.parametrize(
-    "address", ["127.0.0.1:99999", "192.0.2.1:9177", "no.such.host.invalid:1", "127.0.0.1"]
+    "address", ["127.0.0.1:99999", "192.0.2.1:9776", "no.such.host.invalid:1", "127.0.0.1"]
 )
 def test_an_address_that_cannot_be_had_is_the_options_fault(address: str) -> None:
     with pytest.raises(AttachdError) as excinfo:
