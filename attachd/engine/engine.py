@@ -22,6 +22,7 @@ from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
+from attachd.logs.subject import about, note
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
@@ -270,9 +271,10 @@ class Engine:
 
     def _drive(self, row: OperationRow) -> None:
         try:
-            state = self._bring_to_rest(row)
-            if state is not None:
-                self._observers.rested(_run_of(row, state))
+            with about(**_subject(row)):
+                state = self._bring_to_rest(row)
+                if state is not None:
+                    self._observers.rested(_run_of(row, state))
         finally:
             with self._lock:
                 self._forget_thread(row.operation_id)
@@ -372,6 +374,7 @@ class Engine:
         *,
         volume_only: bool = False,
     ) -> bool:
+        note(**_names(guest, volume))
         waited = self._claims.take(operation_id, guest, volume, held, volume_only=volume_only)
         if not volume_only:  # whose guest is held by libvirt, as the guests of the others may be
             self._places.acquire()
@@ -394,6 +397,28 @@ class Engine:
             ),
         )
         return _KINDS[row.request.kind](given)
+
+
+def _subject(row: OperationRow) -> dict[str, str | None]:
+    """What the log says of an operation; guest and volume where they were resolved before."""
+    return {
+        "operation": row.operation_id,
+        "kind": row.request.kind.value,
+        "global_request_id": row.global_request_id,
+        "guest": row.guest_id,
+        "guest_name": row.guest_name,
+        "volume": row.volume_id,
+        "volume_name": row.volume_name,
+    }
+
+
+def _names(guest: GuestName, volume: VolumeName) -> dict[str, str | None]:
+    return {
+        "guest": guest.guest_id,
+        "guest_name": guest.name,
+        "volume": volume.volume_id,
+        "volume_name": volume.name,
+    }
 
 
 def _run_of(row: OperationRow, state: OperationState) -> OperationRun:

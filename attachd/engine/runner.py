@@ -14,6 +14,7 @@ from attachd.engine.kill_points import Moment, Reached, Verb, name_of
 from attachd.engine.observers import Observers, StepRun
 from attachd.errors import AttachdError, Code, Problem, Unreachable, World
 from attachd.journal.journal import Journal
+from attachd.logs.subject import note, of_attachment
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations.operation import Operation
 from attachd.operations.steps import Step, Unanswered
@@ -69,6 +70,7 @@ class Runner:
 
     def run(self) -> Rest:
         """Drive the operation until it rests."""
+        self._note_attachment()
         try:
             if self._history:
                 self._settle()
@@ -120,8 +122,10 @@ class Runner:
         self._at(step, verb, Moment.BEFORE_INTENT)
         self._write(intent, step, reason)
         self._at(step, verb, Moment.AFTER_INTENT)
+        note(step=step.spec.name)
         began = now()
         error = self._attempt(effect, step)
+        note(step=None)
         self._observers.step_ran(
             StepRun(
                 kind=self._operation.kind,
@@ -258,8 +262,14 @@ class Runner:
             calls=tuple(self._calls),
         )
         self._calls.clear()
+        self._note_attachment()
         self._history.append(entry)
         self._news()
+
+    def _note_attachment(self) -> None:
+        """What the log says from here on."""
+        if self._operation.record is not None:
+            note(**of_attachment(self._operation.record))
 
 
 class _CannotLookError(Exception):

@@ -18,6 +18,7 @@ STOREYS = (
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
+    ("logs",),
     ("saga", "conf", "systemd", "trace", "periodic", "portal"),
     ("model", "story"),
     ("errors", "plain"),
