@@ -14,6 +14,8 @@ import logging
 import os
 import socket
 import struct
+import termios
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,6 +24,9 @@ from attachd.logs.subject import current
 SOCKET = Path("/run/systemd/journal/socket")
 _SECONDS = 5.0
 """A journald that takes nothing for so long loses a line: no operation waits for it."""
+_LAST_SECONDS = 1.0
+"""How long journald has for the last lines of a process."""
+_GLANCE_SECONDS = 0.005
 _TOO_LARGE = frozenset({errno.EMSGSIZE, errno.ENOBUFS})
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 _PRIORITIES = (
@@ -61,6 +66,16 @@ class JournaldHandler(logging.Handler):
             self._tell_of_the_lost()
         except OSError:
             self._lost += 1
+
+    def flush(self) -> None:
+        """Wait a moment until journald has read all of it.
+
+        It looks up who sent an entry when it reads it: the last lines of a process that is gone by
+        then belong to no unit.
+        """
+        deadline = time.monotonic() + _LAST_SECONDS
+        while self._socket is not None and _unread(self._socket) and time.monotonic() < deadline:
+            time.sleep(_GLANCE_SECONDS)
 
     def close(self) -> None:
         """Let go of the socket."""
@@ -137,6 +152,12 @@ def _put_as_file(sock: socket.socket, data: bytes) -> None:
             rest = rest[file.write(rest) :]
         fcntl.fcntl(file, fcntl.F_ADD_SEALS, _SEALS)
         socket.send_fds(sock, [b""], [file.fileno()])
+
+
+def _unread(sock: socket.socket) -> int:
+    """Bytes that the other end hasn't read yet."""
+    (size,) = struct.unpack("i", fcntl.ioctl(sock, termios.TIOCOUTQ, bytes(4)))
+    return int(size)
 
 
 def _serialised(entry: Entry) -> bytes:

@@ -144,3 +144,25 @@ def test_a_line_that_cannot_be_written_is_loggings_own_affair(
     log.info("%d", "no number")
     assert "Logging error" in capsys.readouterr().err
     assert listening.entries() == []
+
+
+def test_the_last_lines_are_waited_for_until_they_were_read(
+    log: logging.Logger, listening: FakeJournald, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journald, "_LAST_SECONDS", 60)
+    (handler,) = log.handlers
+    log.info("the last one")
+    flushing = threading.Thread(target=handler.flush)
+    flushing.start()
+    flushing.join(0.1)
+    assert flushing.is_alive()
+    assert listening.entry()["MESSAGE"] == ["the last one"]
+    flushing.join(30)
+    assert not flushing.is_alive()
+
+
+def test_and_not_for_ever(log: logging.Logger, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journald, "_LAST_SECONDS", 0.05)
+    (handler,) = log.handlers
+    log.info("the last one")
+    handler.flush()
