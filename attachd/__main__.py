@@ -6,10 +6,9 @@ import logging
 import os
 import sys
 
-from oslo_log import log
-
 from attachd import conf
 from attachd.errors import AttachdError
+from attachd.logs.setup import set_up
 
 LOG = logging.getLogger("attachd")
 
@@ -20,7 +19,7 @@ def main() -> int:
     """Run the daemon; the exit status. What is wrong around it is told without a traceback."""
     try:
         config = conf.load(sys.argv[1:])
-        log.setup(config, "attachd")
+        set_up(config, os.environ)
         # Imported only now: the libraries behind it are many, and a mistake in the file is told
         # before they are there.
         from attachd.daemon import assemble  # noqa: PLC0415

@@ -12,8 +12,10 @@ import logging
 import math
 import os
 import signal
+import socket
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -45,7 +47,7 @@ from attachd.doctor.examination import Examination
 from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
-from attachd.errors import AttachdError, Code
+from attachd.errors import AttachdError, Code, World
 from attachd.guest.guests import LibvirtGuests
 from attachd.host import privilege
 from attachd.host.host import Helper, IscsiHost
@@ -53,6 +55,7 @@ from attachd.host.privilege import PrivilegedHelper
 from attachd.host.survey import HostSurvey
 from attachd.journal.health import health_of
 from attachd.journal.journal import Journal
+from attachd.metrics.exposition import Metrics, application
 from attachd.model import AttachFlow, Multipath
 from attachd.systemd import Notifier
 
@@ -63,6 +66,10 @@ _AUDITS_END = 10.0
 """Seconds that an audit under way has to end in."""
 _DOCTORS_PATIENCE = 15.0
 """Seconds that Keystone and Cinder have for each of the doctor's questions."""
+_SCRAPERS = 2
+"""Threads for who reads the numbers over TCP."""
+_NO_BODY = 1024
+"""Bytes that come with a scrape at most; none are wanted (and 0 is no limit to cheroot)."""
 _GLANCE_SECONDS = 2.0
 """How often the main thread looks whether the privileged helper lives."""
 
@@ -79,7 +86,7 @@ class Daemon:
         auditor: Auditor,
         doctor: Doctor,
         watch: Watch,
-        server: Server,
+        servers: Sequence[Server],
         helper: PrivilegedHelper,
         notifier: Notifier,
         shutdown_timeout: float,
@@ -90,7 +97,7 @@ class Daemon:
         self._auditor = auditor
         self._doctor = doctor
         self._watching = watch
-        self._server = server
+        self._servers = servers
         self._helper = helper
         self._notifier = notifier
         self._shutdown_timeout = shutdown_timeout
@@ -104,7 +111,8 @@ class Daemon:
         try:
             self._engine.start()
             self._watching.start()
-            self._server.start()
+            for server in self._servers:
+                server.start()
             self._notifier.ready()
             LOG.info("attachd is ready")
             return self._watch()
@@ -131,7 +139,8 @@ class Daemon:
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
         self._watching.stop(0)
-        self._server.stop()
+        for server in self._servers:
+            server.stop()
         self._guests.stop()  # ends what an audit waits for, too
         self._watching.stop(_AUDITS_END)
         self._journal.close()
@@ -151,13 +160,17 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     helper = privilege.fork_privileged_helper()
     gid = sockets.group_id(config.api.group)
     listening = sockets.listening_socket(Path(config.api.socket), gid=gid, environ=environment)
+    scraped = _scraped_socket(config)
     privilege.drop_to(config.user)
     _be_the_only_one(state_path)
     privilege.check_lock_directory(lock_path)
     privilege.keep_locks_shared(lock_path)
 
     journal = Journal(path=_journal_file(config), boot_id=_BOOT_ID.read_text().strip())
-    cinder, host, guests = _cinder(config), _host(config, helper), libvirt_guests(config)
+    metrics = Metrics(journal=journal)
+    cinder = _cinder(config, asked_again=partial(metrics.work.asked_again, World.CINDER))
+    guests = libvirt_guests(config, asked_again=partial(metrics.work.asked_again, World.GUEST))
+    host = _host(config, helper)
     engine = Engine(
         journal=journal,
         claims=Claims(
@@ -169,6 +182,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         workers=config.workers,
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
+        observers=(metrics.work,),
     )
     auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
     repairer = Repairer(audit=auditor.audit, engine=engine)
@@ -186,22 +200,38 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         auditor=auditor,
         repairer=repairer,
         doctor=doctor,
+        metrics=metrics,
         authorise=GroupRule(gid=gid),
         body_limit=config.api.body_limit,
         long_polls=config.api.threads // 2,
     )
+    servers = [Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit)]
+    if scraped is not None:
+        scrape = application(metrics.text)
+        servers.append(
+            Server(scrape, scraped, threads=_SCRAPERS, body_limit=_NO_BODY, name="metrics")
+        )
     return Daemon(
         journal=journal,
         guests=guests,
         engine=engine,
         auditor=auditor,
         doctor=doctor,
-        watch=Watch(audit=auditor.audit, fence=repairer.fence, interval=config.audit_interval),
-        server=Server(app, listening, threads=config.api.threads, body_limit=config.api.body_limit),
+        watch=Watch(
+            audit=metrics.audits.measured(auditor.audit),
+            fence=repairer.fence,
+            interval=config.audit_interval,
+        ),
+        servers=servers,
         helper=helper,
         notifier=Notifier(environment=environment),
         shutdown_timeout=config.shutdown_timeout,
     )
+
+
+def _scraped_socket(config: cfg.ConfigOpts) -> socket.socket | None:
+    address = config.metrics.listen
+    return sockets.bind_tcp(address, option="[metrics] listen") if address else None
 
 
 def examinations(
@@ -272,7 +302,9 @@ def _doctors_session(config: cfg.ConfigOpts) -> CinderSession:
     return _cinder_session(config, microversion_min=MICROVERSION_MIN, patience=_DOCTORS_PATIENCE)
 
 
-def _cinder(config: cfg.ConfigOpts) -> CinderClient:
+def _cinder(
+    config: cfg.ConfigOpts, *, asked_again: Callable[[], None] = lambda: None
+) -> CinderClient:
     options = config.cinder
     attach_flow = _attach_flow(config)
     session = _cinder_session(
@@ -284,7 +316,10 @@ def _cinder(config: cfg.ConfigOpts) -> CinderClient:
     return CinderClient(
         session=session,
         retry=Retry(
-            tries=options.retries + 1, deadline=options.retry_deadline, pause=options.retry_pause
+            tries=options.retries + 1,
+            deadline=options.retry_deadline,
+            pause=options.retry_pause,
+            asked_again=asked_again,
         ),
         delete_timeout=options.delete_timeout,
         orphan_timeout=options.orphan_timeout,
@@ -310,7 +345,9 @@ def _host(config: cfg.ConfigOpts, helper: PrivilegedHelper) -> IscsiHost:
     )
 
 
-def libvirt_guests(config: cfg.ConfigOpts) -> LibvirtGuests:
+def libvirt_guests(
+    config: cfg.ConfigOpts, *, asked_again: Callable[[], None] = lambda: None
+) -> LibvirtGuests:
     """libvirt as configured; not started yet."""
     options = config.guest
     return LibvirtGuests(
@@ -321,6 +358,7 @@ def libvirt_guests(config: cfg.ConfigOpts) -> LibvirtGuests:
         keepalive_count=options.keepalive_count,
         unplug_timeout=options.unplug_timeout,
         unplug_retry_interval=options.unplug_retry_interval,
+        asked_again=asked_again,
     )
 
 

@@ -1,7 +1,8 @@
 """The WSGI application: Flask around the route table.
 
-Its one rule: every answer is JSON, and every failure is a problem+json document. An exception that
-nobody foresaw is logged here and becomes internal-error; the caller never sees a traceback.
+Its one rule: every answer is JSON (but for /metrics, which Prometheus wants as text), and every
+failure is a problem+json document. An exception that nobody foresaw is logged here and becomes
+internal-error; the caller never sees a traceback.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from werkzeug.exceptions import HTTPException
 from attachd.api import problems, validation
 from attachd.api.openapi import ALL_ROUTES
 from attachd.api.peers import Peer, peer_of
-from attachd.api.ports import Auditor, Doctor, Engine, Repairer
+from attachd.api.ports import Auditor, Doctor, Engine, Metrics, Repairer
 from attachd.api.problems import BadRequest
 from attachd.api.routes import Call, Context, LongPolls, Route
 from attachd.api.schemas import ref
@@ -50,11 +51,12 @@ def create_app(
     auditor: Auditor,
     repairer: Repairer,
     doctor: Doctor,
+    metrics: Metrics,
     authorise: Authorise,
     body_limit: int = 65536,
     long_polls: int = 8,
 ) -> Flask:
-    """The API of ``engine``, ``auditor``, ``repairer`` and ``doctor``.
+    """The API of ``engine``, ``auditor``, ``repairer``, ``doctor`` and ``metrics``.
 
     ``body_limit`` is the largest body in bytes; ``long_polls`` is how many callers may wait for
     events at once, and must stay below the server's number of threads.
@@ -68,6 +70,7 @@ def create_app(
         auditor=auditor,
         repairer=repairer,
         doctor=doctor,
+        metrics=metrics,
         long_polls=LongPolls(long_polls),
     )
     for route in ALL_ROUTES:
@@ -128,6 +131,8 @@ class _View:
         self._query.check(query, brief="The query isn't what this path takes.")
         call = Call(path=path, query=query, body=self._read_body())
         reply = self._route.handler(self._context, call)
+        if isinstance(reply.document, str):
+            return Response(reply.document, reply.status, content_type=self._route.media_type)
         return _json(reply.document, reply.status, headers=reply.headers)
 
     def _read_body(self) -> dict[str, Any]:

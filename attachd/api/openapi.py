@@ -59,7 +59,9 @@ def _operation(route: Route) -> dict[str, Any]:
         "responses": {
             str(int(route.status)): {
                 "description": route.status.phrase,
-                "content": {"application/json": {"schema": schemas.ref(route.answer)}},
+                "content": {
+                    route.media_type.partition(";")[0]: {"schema": schemas.ref(route.answer)}
+                },
             },
             "default": {"$ref": "#/components/responses/Problem"},
         },

@@ -103,3 +103,10 @@ class Doctor(Protocol):
 
     def examine(self) -> tuple[doctor.Finding, ...]:
         """Every check's findings, all looked at anew. Raises shutting-down, deadline-exceeded."""
+
+
+class Metrics(Protocol):
+    """The numbers."""
+
+    def text(self) -> str:
+        """Each as it is now, in Prometheus' text form; no world is asked for it."""

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from typing import Any
 
 from attachd.api import documents, schemas
-from attachd.api.ports import Auditor, Doctor, Engine, Repairer
+from attachd.api.ports import Auditor, Doctor, Engine, Metrics, Repairer
 from attachd.engine.views import OperationView
 from attachd.errors import Code, Refused
 from attachd.model import (
@@ -59,6 +59,7 @@ class Context:
     auditor: Auditor
     repairer: Repairer
     doctor: Doctor
+    metrics: Metrics
     long_polls: LongPolls
 
 
@@ -73,9 +74,9 @@ class Call:
 
 @dataclass(frozen=True, kw_only=True)
 class Reply:
-    """A document and how it is sent."""
+    """A document, or a text, and how it is sent."""
 
-    document: Mapping[str, Any]
+    document: Mapping[str, Any] | str
     status: HTTPStatus = HTTPStatus.OK
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -91,7 +92,10 @@ class Parameter:
 
 @dataclass(frozen=True, kw_only=True)
 class Route:
-    """A method on a path. ``body`` and ``answer`` name components of the schemas."""
+    """A method on a path. ``body`` and ``answer`` name components of the schemas.
+
+    ``media_type``: the answer's.
+    """
 
     method: str
     path: str
@@ -102,6 +106,7 @@ class Route:
     status: HTTPStatus = HTTPStatus.OK
     query: tuple[Parameter, ...] = ()
     body: str | None = None
+    media_type: str = "application/json"
 
 
 def _attach(context: Context, call: Call) -> Reply:
@@ -312,6 +317,10 @@ def _connector(context: Context, _call: Call) -> Reply:
 
 def _health(context: Context, _call: Call) -> Reply:
     return Reply(document=context.engine.health())
+
+
+def _metrics(context: Context, _call: Call) -> Reply:
+    return Reply(document=context.metrics.text())
 
 
 _REQUEST_ID = Parameter(name="request_id", schema=schemas.REQUEST_ID)
@@ -566,5 +575,14 @@ ROUTES = (
         summary="The daemon's version, and whether the worlds can be reached.",
         handler=_health,
         answer="Health",
+    ),
+    Route(
+        method="GET",
+        path="/metrics",
+        name="metrics",
+        summary="Every number of the daemon, in Prometheus' text form.",
+        handler=_metrics,
+        answer="Metrics",
+        media_type="text/plain; version=0.0.4; charset=utf-8",
     ),
 )

@@ -350,6 +350,7 @@ COMPONENTS: dict[str, Schema] = {
         "required": ["status", "version"],
         "properties": {"status": _STRING, "version": _STRING},
     },
+    "Metrics": {"type": "string"},
     "OpenAPI": {
         "type": "object",
         "required": ["openapi", "info", "paths"],

@@ -1,8 +1,8 @@
-"""The HTTP server: cheroot on a Unix socket that is listening already.
+"""The HTTP server: cheroot on a socket that is listening already, a Unix one or TCP's.
 
 What this adds to cheroot:
 
-* the socket is ours, so the peer's credentials are there (cheroot's own activation loses them);
+* the socket is ours, so a Unix peer's credentials are there (cheroot's own activation loses them);
 * a connection costs a thread only while it says something: silent ones wait in the selector;
 * connections are bounded, and a body's length is believed only where it is a plain number;
 * what cheroot itself refuses is a problem+json document, too;
@@ -41,7 +41,7 @@ class Server:
     """Serves a WSGI application on ``sock``, which it owns from here on.
 
     ``threads`` answer at once; ``body_limit`` is in bytes; ``stop_timeout`` is how many seconds a
-    stop leaves to requests under way before it cuts their connections.
+    stop leaves to requests under way before it cuts their connections; ``name`` is its thread's.
     """
 
     def __init__(
@@ -52,11 +52,12 @@ class Server:
         threads: int,
         body_limit: int,
         stop_timeout: float = 6.0,
+        name: str = "api",
     ) -> None:
         self._server = _Server(app, sock, threads=threads, body_limit=body_limit)
         self._sock = sock
         self._stop_timeout = stop_timeout
-        self._thread = threading.Thread(target=self._server.serve, name="api")
+        self._thread = threading.Thread(target=self._server.serve, name=name)
 
     def start(self) -> None:
         """Serve in threads of its own; returns when requests are answered."""
@@ -85,7 +86,7 @@ class _Server(wsgi.Server):
         self, app: WSGIApplication, sock: socket.socket, *, threads: int, body_limit: int
     ) -> None:
         super().__init__(
-            # A string tells cheroot that it is a Unix socket; an inherited one may have no name.
+            # A string keeps cheroot from making a socket of its own; ours may have no name at all.
             bind_addr=str(sock.getsockname()),
             wsgi_app=app,
             numthreads=threads,
@@ -93,7 +94,7 @@ class _Server(wsgi.Server):
             server_name="attachd",
             request_queue_size=_MOST_CONNECTIONS,
             timeout=_SILENCE_SECONDS,
-            peercreds_enabled=True,
+            peercreds_enabled=sock.family == socket.AF_UNIX,
         )
         # Not cheroot's own time-out: it shuts one direction, and then waits without a bound.
         self.shutdown_timeout: Any = None

@@ -1,4 +1,4 @@
-"""The listening Unix socket: handed over by systemd, or bound by the daemon itself.
+"""The listening sockets. The API's, a Unix one: from systemd, or bound by the daemon itself.
 
 A socket of our own comes into being with mode 0600 and is opened for the group only then; it lies
 in a directory that nobody else may write to. A socket left behind by a dead daemon is replaced, a
@@ -15,6 +15,7 @@ import socket
 import stat
 from collections.abc import MutableMapping
 from pathlib import Path
+from typing import Any
 
 from attachd.errors import AttachdError, Code
 
@@ -23,6 +24,7 @@ LOG = logging.getLogger(__name__)
 _FIRST_FD = 3
 _VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
 _BACKLOG = 128
+_LAST_PORT = 65535
 _PROBE_SECONDS = 2.0
 
 
@@ -89,6 +91,49 @@ def bind(path: Path, *, gid: int | None) -> socket.socket:
         sock.close()
         raise
     return sock
+
+
+def bind_tcp(address: str, *, option: str) -> socket.socket:
+    """A new socket that listens at ``address``, ``host:port`` with IPv6 in brackets.
+
+    Raises config-invalid, which names ``option``.
+    """
+    try:
+        family, where = _resolved(address)
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except (OSError, ValueError) as exc:
+        raise _not_listening(address, option, exc) from exc
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.bind(where)
+        sock.listen(_BACKLOG)
+    except OSError as exc:
+        sock.close()
+        raise _not_listening(address, option, exc) from exc
+    return sock
+
+
+def _resolved(address: str) -> tuple[int, tuple[Any, ...]]:
+    """Its family, and where to bind to."""
+    host, _, port = address.rpartition(":")
+    number = int(port)
+    if number > _LAST_PORT:  # the resolver would take the rest of a division
+        raise ValueError(f"there is no port {number}")
+    host = host.removeprefix("[").removesuffix("]")
+    found = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return found[0][0], found[0][4]
+
+
+def _not_listening(address: str, option: str, exc: Exception) -> AttachdError:
+    return AttachdError(
+        Code.CONFIG_INVALID,
+        f"attachd can't listen at {address}.",
+        details=str(getattr(exc, "strerror", None) or exc),
+        resolution=f"Set {option} in attachd.conf to a free port of an address of this host, as "
+        "127.0.0.1:9776 or [::1]:9776.",
+        touched=False,
+    )
 
 
 def _prepare_directory(directory: Path, *, gid: int | None) -> None:

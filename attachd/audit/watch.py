@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Sequence
 
 from attachd.audit.findings import Finding
+from attachd.logs.subject import about
 from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
@@ -50,10 +51,10 @@ class Watch:
         found = {_key(finding): finding for finding in findings}
         for key, finding in found.items():
             if key not in self._known:
-                LOG.warning("Audit: %s", _in_a_line(finding))
+                _tell(logging.WARNING, "Audit: %s", finding)
         for key, finding in self._known.items():
             if key not in found:
-                LOG.info("Audit: no more: %s", _in_a_line(finding))
+                _tell(logging.INFO, "Audit: no more: %s", finding)
         self._known = found
         self._fence(findings)
 
@@ -67,6 +68,18 @@ def _key(finding: Finding) -> tuple[object, ...]:
         finding.operation_id,
         tuple(sorted(finding.says)) if finding.volume_id is None else (),
     )
+
+
+def _tell(level: int, words: str, finding: Finding) -> None:
+    with about(
+        finding=finding.code,
+        attachment=finding.attachment_id,
+        volume=finding.volume_id,
+        guest=finding.guest_id,
+        guest_name=finding.guest_name,
+        operation=finding.operation_id,
+    ):
+        LOG.log(level, words, _in_a_line(finding))
 
 
 def _in_a_line(finding: Finding) -> str:

@@ -34,13 +34,22 @@ class Retry:
     """How long, and how often.
 
     ``tries`` counts the first one; no new try begins once ``deadline`` seconds have passed;
-    ``pause`` is the first pause in seconds, doubled (with some jitter) up to 15 s.
+    ``pause`` is the first pause in seconds, doubled (with some jitter) up to 15 s. ``asked_again``
+    is called for each try beyond the first.
     """
 
-    def __init__(self, *, tries: int, deadline: float, pause: float) -> None:
+    def __init__(
+        self,
+        *,
+        tries: int,
+        deadline: float,
+        pause: float,
+        asked_again: Callable[[], None] = lambda: None,
+    ) -> None:
         self._tries = tries
         self._deadline = deadline
         self._pause = pause
+        self._asked_again = asked_again
 
     def read(self, ask: Callable[[], T]) -> T:
         """Return what ``ask`` returns; raise its last fault when the bounds are reached."""
@@ -85,9 +94,13 @@ class Retry:
             | tenacity.stop_before_delay(self._deadline),
             wait=tenacity.wait_exponential(multiplier=self._pause, max=LONGEST_PAUSE)
             + tenacity.wait_random(0, self._pause / 2),
-            before_sleep=_log_pause,
+            before_sleep=self._before_pause,
             reraise=True,
         )
+
+    def _before_pause(self, state: tenacity.RetryCallState) -> None:
+        self._asked_again()
+        _log_pause(state)
 
 
 def _last_look(landed: Callable[[], Landed[T] | None]) -> Landed[T] | None:

@@ -13,6 +13,8 @@ and not inside keystoneauth.
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -33,14 +35,18 @@ from oslo_config import cfg
 
 from attachd.cinder import faults
 from attachd.errors import AttachdError, Code
+from attachd.logs.subject import about
 from attachd.trace import Exchange, Library, call
 from attachd.trace.masking import kept
 
 T = TypeVar("T")
+LOG = logging.getLogger(__name__)
 
 MICROVERSION_MIN = "3.0"  # the old style needs no more
 ATTACHMENTS_SINCE = "3.44"  # os-complete
 MICROVERSION_MAX = "3.69"  # the last one that changes what is read here (shared_targets)
+
+_REQUEST_ID = "x-openstack-request-id"
 
 # What escapes keystoneauth when a token, catalogue or version document isn't of the promised form.
 _MISREAD = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
@@ -204,6 +210,7 @@ class CinderSession:
     def _send(self, method: str, path: str, request: dict[str, Any]) -> requests.Response:
         proxy, microversion = self._open()
         changing = _is_changing(method)
+        began = time.monotonic()
         try:
             with call(Library.CINDER, f"{method} {path}") as note:
                 if note.collected:
@@ -228,6 +235,7 @@ class CinderSession:
                     note.exchange = _answered(note.exchange, response)
                 if not response.ok:
                     note.outcome = f"HTTP {response.status_code}"
+                _log(method, path, response, seconds=time.monotonic() - began)
                 return response
         except ks_exceptions.ClientException as exc:
             raise faults.broken(exc, changing=changing) from exc
@@ -257,9 +265,24 @@ def _answered(exchange: Exchange, response: requests.Response) -> Exchange:
         exchange,
         url=response.url or exchange.url,
         status=response.status_code,
-        request_id=response.headers.get("x-openstack-request-id"),
+        request_id=response.headers.get(_REQUEST_ID),
         answer=answer,
     )
+
+
+def _log(method: str, path: str, response: requests.Response, *, seconds: float) -> None:
+    """By its request id Cinder's own log tells the rest. What only reads, and could, is debug."""
+    missing = response.status_code == HTTPStatus.NOT_FOUND  # a question's answer like any other
+    quiet = not _is_changing(method) and (response.ok or missing)
+    with about(request_id=response.headers.get(_REQUEST_ID)):
+        LOG.log(
+            logging.DEBUG if quiet else logging.INFO,
+            "Cinder: %s %s -> %d in %.3f s",
+            method,
+            path,
+            response.status_code,
+            seconds,
+        )
 
 
 def _negotiate(proxy: Proxy, minimum: str) -> str:

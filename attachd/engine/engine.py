@@ -6,13 +6,14 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from importlib.metadata import version
 
 from attachd.engine.claims import Claims
 from attachd.engine.kill_points import Reached
+from attachd.engine.observers import Observer, Observers, OperationRun
 from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
 from attachd.engine.resuming import Resumer
@@ -21,6 +22,7 @@ from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
+from attachd.logs.subject import about, note
 from attachd.model import (
     AttachmentRecord,
     AttachmentState,
@@ -44,7 +46,7 @@ from attachd.operations.reconnect import Reconnect
 from attachd.operations.release import Release
 from attachd.operations.restore import Restore
 from attachd.operations.steps import GuestName, VolumeName
-from attachd.trace import Call, collecting
+from attachd.trace import Call, collecting, now
 
 LOG = logging.getLogger(__name__)
 
@@ -70,6 +72,7 @@ class Engine:
         workers: int,
         resume_interval: float,
         reached: Reached,
+        observers: Sequence[Observer] = (),
     ) -> None:
         self._journal = journal
         self._claims = claims
@@ -77,6 +80,7 @@ class Engine:
         self._host = host
         self._guests = guests
         self._reached = reached
+        self._observers = Observers(observers)
         self._places = threading.BoundedSemaphore(workers)
         self._progress = Progress()
         self._lock = threading.Lock()
@@ -287,6 +291,18 @@ class Engine:
 
     def _drive(self, row: OperationRow) -> None:
         try:
+            with about(**_subject(row)):
+                state = self._bring_to_rest(row)
+                if state is not None:
+                    self._observers.rested(_run_of(row, state))
+        finally:
+            with self._lock:
+                self._forget_thread(row.operation_id)
+            self._progress.news()
+
+    def _bring_to_rest(self, row: OperationRow) -> OperationState | None:
+        """The state in which it rests; None: it goes on at the next start."""
+        try:
             with collecting() as calls:
                 rest = self._run(row, calls)
             with self._lock:  # who resumes it finds either this thread or its end
@@ -298,26 +314,24 @@ class Engine:
                     calls=calls,
                 )
                 self._forget_thread(row.operation_id)
-            LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
         except _Stopping:
             LOG.info("%s: begins at the next start", row.operation_id)
+            return None
         except Exception as exc:
             LOG.exception("%s: left as it stands", row.operation_id)
-            self._rest_by_mistake(row.operation_id, exc)
-        finally:
-            with self._lock:
-                self._forget_thread(row.operation_id)
-            self._progress.news()
+            return self._rest_by_mistake(row.operation_id, exc)
+        LOG.info("%s: %s is %s", row.operation_id, row.request.kind, rest.state)
+        return rest.state
 
     def _forget_thread(self, operation_id: str) -> None:
         """Under the lock; a thread that drives the operation anew stays."""
         if self._threads.get(operation_id) is threading.current_thread():
             del self._threads[operation_id]
 
-    def _rest_by_mistake(self, operation_id: str, exc: Exception) -> None:
+    def _rest_by_mistake(self, operation_id: str, exc: Exception) -> OperationState | None:
         """What only the journal kept from its end is resumed; another mistake would come again."""
         if isinstance(exc, AttachdError) and exc.code in _THE_JOURNALS_OWN:
-            return
+            return None
         problem = Problem(
             code=Code.INTERNAL_ERROR,
             brief="attachd made a mistake.",
@@ -325,10 +339,11 @@ class Engine:
             resolution="See attachd's log (journalctl -u attachd) and report it. What the "
             "operation has done so far is in: attachctl operation show",
         )
+        state = OperationState.NEEDS_ATTENTION
         with suppress(AttachdError):
-            self._journal.rest(
-                operation_id, OperationState.NEEDS_ATTENTION, problem=problem, waiting_for=None
-            )
+            self._journal.rest(operation_id, state, problem=problem, waiting_for=None)
+            return state
+        return None
 
     def _run(self, row: OperationRow, calls: list[Call]) -> Rest:
         with ExitStack() as held:
@@ -345,6 +360,7 @@ class Engine:
                 journal=self._journal,
                 news=self._progress.news,
                 reached=self._reached,
+                observers=self._observers,
                 calls=calls,
             )
             return runner.run()
@@ -378,6 +394,7 @@ class Engine:
         *,
         volume_only: bool = False,
     ) -> bool:
+        note(**_names(guest, volume))
         waited = self._claims.take(operation_id, guest, volume, held, volume_only=volume_only)
         if not volume_only:  # whose guest is held by libvirt, as the guests of the others may be
             self._places.acquire()
@@ -400,6 +417,41 @@ class Engine:
             ),
         )
         return _KINDS[row.request.kind](given)
+
+
+def _subject(row: OperationRow) -> dict[str, str | None]:
+    """What the log says of an operation; guest and volume where they were resolved before."""
+    return {
+        "operation": row.operation_id,
+        "kind": row.request.kind.value,
+        "global_request_id": row.global_request_id,
+        "guest": row.guest_id,
+        "guest_name": row.guest_name,
+        "volume": row.volume_id,
+        "volume_name": row.volume_name,
+    }
+
+
+def _names(guest: GuestName, volume: VolumeName) -> dict[str, str | None]:
+    return {
+        "guest": guest.guest_id,
+        "guest_name": guest.name,
+        "volume": volume.volume_id,
+        "volume_name": volume.name,
+    }
+
+
+def _run_of(row: OperationRow, state: OperationState) -> OperationRun:
+    """``row``: as it was when the run began."""
+    resumed = row.started_at is not None
+    return OperationRun(
+        operation_id=row.operation_id,
+        kind=row.request.kind,
+        state=state,
+        before=row.state,
+        resumed=resumed,
+        seconds=None if resumed else now() - row.accepted,
+    )
 
 
 _KINDS: Mapping[OperationKind, type[Operation]] = {

@@ -13,6 +13,7 @@ from attachd.engine.patience import Patience
 from attachd.errors import AttachdError, Code
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
+from attachd.logs.subject import about, of_attachment
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations import proofs
 from attachd.operations.ports import Guests
@@ -96,7 +97,8 @@ class Resumer:
             if not record.unplug_pending or record.volume_id in busy:
                 continue
             if self._let_go(record) and self._patience.is_over(record.record_id):
-                LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
+                with about(**of_attachment(record)):
+                    LOG.info("Guest %s let go of %s late", record.guest_name, record.volume_id)
                 self._detach(record)
 
     def _clean_up_behind_transient_guests(self, *, busy: Set[str | None]) -> None:
@@ -107,7 +109,10 @@ class Resumer:
             if record.volume_id in busy or record.unplug_pending:
                 continue
             if self._let_go(record) and self._patience.is_over(record.record_id):
-                LOG.info("Transient guest %s ended with %s", record.guest_name, record.volume_id)
+                with about(**of_attachment(record)):
+                    LOG.info(
+                        "Transient guest %s ended with %s", record.guest_name, record.volume_id
+                    )
                 self._clean_up(record)
 
     def _let_go(self, record: AttachmentRecord) -> bool:

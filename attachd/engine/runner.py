@@ -11,15 +11,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from attachd.engine.kill_points import Moment, Reached, Verb, name_of
+from attachd.engine.observers import Observers, StepRun
 from attachd.errors import AttachdError, Code, Problem, Unreachable, World
 from attachd.journal.journal import Journal
+from attachd.logs.subject import note, of_attachment
 from attachd.model import AttachmentRecord, AttachmentState, OperationState
 from attachd.operations.operation import Operation
 from attachd.operations.steps import Step, Unanswered
 from attachd.saga.history import Entry, Happening, Standing, fold
 from attachd.saga.plan import Do, Finish, Look, Stop, Undo, plan
 from attachd.saga.resumption import decide
-from attachd.trace import Call
+from attachd.trace import Call, now
 
 LOG = logging.getLogger(__name__)
 
@@ -37,8 +39,8 @@ class Runner:
     """Runs one operation, once.
 
     ``news`` is called after each line that was journalled, ``reached`` at each moment that has a
-    name (see :mod:`attachd.engine.kill_points`). ``calls`` are those that the operation's thread
-    has made so far; what is journalled of them is taken out.
+    name (see :mod:`attachd.engine.kill_points`); ``observers`` are told of each step. ``calls`` are
+    those that the operation's thread has made so far; what is journalled of them is taken out.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class Runner:
         journal: Journal,
         news: Callable[[], None],
         reached: Reached,
+        observers: Observers,
         calls: list[Call],
     ) -> None:
         self._id = operation_id
@@ -56,6 +59,7 @@ class Runner:
         self._journal = journal
         self._news = news
         self._reached = reached
+        self._observers = observers
         self._calls = calls
         self._steps = {step.spec.name: step for step in operation.steps}
         self._specs = tuple(step.spec for step in operation.steps)
@@ -66,10 +70,11 @@ class Runner:
 
     def run(self) -> Rest:
         """Drive the operation until it rests."""
+        self._note_attachment()
         try:
             if self._history:
                 self._settle()
-                self._look("it is resumed")
+                self._observers.resumed(self._operation.kind, self._look("it is resumed"))
             while True:
                 action = plan(self._specs, self._history)
                 match action:
@@ -117,7 +122,19 @@ class Runner:
         self._at(step, verb, Moment.BEFORE_INTENT)
         self._write(intent, step, reason)
         self._at(step, verb, Moment.AFTER_INTENT)
+        note(step=step.spec.name)
+        began = now()
         error = self._attempt(effect, step)
+        note(step=None)
+        self._observers.step_ran(
+            StepRun(
+                kind=self._operation.kind,
+                step=step.spec.name,
+                verb=verb,
+                seconds=now() - began,
+                code=error.code if error else None,
+            )
+        )
         if error is None:
             self._at(step, verb, Moment.AFTER_EFFECT)
             self._write(outcome, step, done)
@@ -168,7 +185,8 @@ class Runner:
             if event.entry.happening in _DOING | _UNDOING
         }
 
-    def _look(self, reason: str) -> None:
+    def _look(self, reason: str) -> Happening:
+        """Which way it goes from here."""
         try:
             seen = self._operation.look()
         except AttachdError as exc:
@@ -176,6 +194,7 @@ class Runner:
         verdict = decide(self._operation.kind, self._specs, self._history, seen)
         LOG.info("%s: %s: %s since %s", self._id, reason, verdict.happening, verdict.reason)
         self._append(Entry(happening=verdict.happening), verdict.reason, None)
+        return verdict.happening
 
     # --- rest -------------------------------------------------------------------------------
 
@@ -243,8 +262,14 @@ class Runner:
             calls=tuple(self._calls),
         )
         self._calls.clear()
+        self._note_attachment()
         self._history.append(entry)
         self._news()
+
+    def _note_attachment(self) -> None:
+        """What the log says from here on."""
+        if self._operation.record is not None:
+            note(**of_attachment(self._operation.record))
 
 
 class _CannotLookError(Exception):

@@ -25,8 +25,8 @@ class LibvirtGuests:
 
     All times are in seconds. ``open_timeout``: how long a caller waits for a connection;
     ``call_timeout``: for a single answer; ``unplug_timeout``: for a guest to let go of a disk,
-    asked again every ``unplug_retry_interval``. After ``keepalive_count`` unanswered probes,
-    ``keepalive_interval`` apart, the daemon counts as hung.
+    asked again every ``unplug_retry_interval``, when ``asked_again`` is called. After
+    ``keepalive_count`` unanswered probes, ``keepalive_interval`` apart, the daemon counts as hung.
     """
 
     def __init__(
@@ -39,6 +39,7 @@ class LibvirtGuests:
         keepalive_count: int,
         unplug_timeout: float,
         unplug_retry_interval: float,
+        asked_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = EventLoop()
         self._events = DomainEvents()
@@ -57,6 +58,7 @@ class LibvirtGuests:
             events=self._events,
             timeout=unplug_timeout,
             retry_interval=unplug_retry_interval,
+            asked_again=asked_again,
         )
 
     def start(self) -> None:

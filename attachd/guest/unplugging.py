@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from attachd.errors import AttachdError, Code, Unreachable
@@ -39,7 +40,8 @@ class Unplugging:
     """Unplugs disks; keeps nothing between calls. Times in seconds.
 
     ``timeout`` bounds one unplug as a whole, but for the call that is under way when it ends;
-    ``retry_interval`` is the pause between two requests to the guest.
+    ``retry_interval`` is the pause between two requests to the guest; ``asked_again`` is called for
+    each request beyond the first.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Unplugging:
         events: DomainEvents,
         timeout: float,
         retry_interval: float,
+        asked_again: Callable[[], None] = lambda: None,
     ) -> None:
         self._domains = domains
         self._events = events
         self._timeout = timeout
         self._retry_interval = retry_interval
+        self._asked_again = asked_again
 
     def unplug(self, guest_id: str, volume_id: str, *, source: str | None) -> None:
         """Return when the disk is proven gone from both XMLs, or the guest itself is gone.
@@ -72,6 +76,7 @@ class Unplugging:
                 source=source,
                 deadline=time.monotonic() + self._timeout,
                 retry_interval=self._retry_interval,
+                asked_again=self._asked_again,
             )
             removal.run()
 
@@ -86,6 +91,7 @@ class _Removal:
     source: str | None
     deadline: float
     retry_interval: float
+    asked_again: Callable[[], None]
     left: bool = False  # may a request have been taken?
     pending: bool = False  # has QEMU taken one that it hasn't answered?
     settled: bool = False  # has all that was under way ended since the live disk was last seen?
@@ -151,6 +157,8 @@ class _Removal:
         if self._overdue():
             raise self._kept(reading, disk)
         if time.monotonic() >= self.next_request:
+            if self.next_request > 0:
+                self.asked_again()
             self.next_request = time.monotonic() + self.retry_interval
             if self._ask(disk, Layer.LIVE) is Answer.NEVER:
                 raise self._kept(reading, disk)

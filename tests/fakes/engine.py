@@ -249,6 +249,11 @@ class FakeEngine:
             "open_operations": len(self.operations(open_only=True)),
         }
 
+    def text(self) -> str:
+        """The numbers of this engine: one."""
+        self._raise()
+        return f"fake_operations {len(self._operations)}\n"
+
     # --- what a test does to it ---------------------------------------------------------------
 
     def release(self, operation_id: str) -> None:

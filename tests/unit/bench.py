@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,10 @@ from attachd.audit.auditor import Auditor
 from attachd.audit.repairer import Repairer
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
+from attachd.engine.observers import Observer
 from attachd.engine.views import OperationView
 from attachd.journal.journal import Journal
+from attachd.metrics.exposition import Metrics
 from attachd.model import AttachFlow, Bus, OperationKind, Request
 from tests.fakes.cinder import FakeCinder
 from tests.fakes.guests import FakeGuests
@@ -53,6 +55,7 @@ class Bench:
     killed: threading.Event = field(default_factory=threading.Event)
     requests: int = 0
     flow: AttachFlow = AttachFlow.ATTACHMENTS
+    observers: Sequence[Observer] = ()
 
     def __post_init__(self) -> None:
         self.cinder.configure(self.flow)
@@ -60,6 +63,7 @@ class Bench:
     def start(self) -> None:
         """A daemon starts."""
         self.journal = Journal(path=self.directory / "journal.db", boot_id=self.boot_id)
+        self.metrics = Metrics(journal=self.journal)
         self.engine = Engine(
             journal=self.journal,
             claims=Claims(
@@ -71,6 +75,7 @@ class Bench:
             workers=self.workers,
             resume_interval=RESUME_SECONDS,
             reached=self._at,
+            observers=(self.metrics.work, *self.observers),
         )
         self.auditor = Auditor(
             journal=self.journal, cinder=self.cinder, host=self.host, guests=self.guests

@@ -35,6 +35,7 @@ def serving(
         auditor=engine,
         repairer=engine,
         doctor=engine,
+        metrics=engine,
         authorise=authorise or GroupRule(gid=None),
         body_limit=BODY_LIMIT,
         long_polls=long_polls,

@@ -34,6 +34,8 @@ def load(tmp_path: Path, text: str) -> AttachdError:
         ("[api]\nthreads = 1\n", "[api]", "threads"),
         ("[cinder]\ninterface = secret\n", "[cinder]", "interface"),
         ("[cinder]\nattach_flow = old\n", "[cinder]", "attach_flow"),
+        ("[metrics]\nlisten = 9776\n", "[metrics]", "listen"),
+        ("[metrics]\nlisten = http://127.0.0.1:9776\n", "[metrics]", "listen"),
         ("[host]\nlock_path = $state_pth/locks\n", "[host]", "lock_path"),
     ],
 )

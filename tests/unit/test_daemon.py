@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attachd import conf
-from attachd.daemon import _be_the_only_one, _cinder
+from attachd.daemon import _be_the_only_one, _cinder, _scraped_socket
 from attachd.errors import AttachdError, Code, Unreachable
 from attachd.model import AttachFlow
 from tests.fakes.cinder_http import CinderServer
@@ -87,3 +87,17 @@ def test_the_style_of_attaching_is_configured(
         else:
             assert cinder.get_volume(volume_id) is not None
             assert cinder.attach_flow() is AttachFlow(flow)
+
+
+@pytest.mark.parametrize(("configured", "address"), [("", None), ("127.0.0.1:0", "127.0.0.1")])
+def test_the_numbers_are_on_tcp_only_where_it_is_asked_for(
+    tmp_path: Path, configured: str, address: str | None
+) -> None:
+    file = tmp_path / "attachd.conf"
+    file.write_text(f"[metrics]\nlisten = {configured}\n" if configured else "")
+    sock = _scraped_socket(conf.load([], files=[file]))
+    if sock is None:
+        assert address is None
+        return
+    with sock:
+        assert sock.getsockname()[0] == address

@@ -13,11 +13,12 @@ PACKAGE = Path(__file__).resolve().parents[2] / "attachd"
 STOREYS = (
     ("__main__", "lone_doctor"),
     ("daemon",),
-    ("api",),
+    ("api", "metrics"),
     ("audit", "doctor"),
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
+    ("logs",),
     ("saga", "conf", "systemd", "trace", "periodic", "portal"),
     ("model", "story", "vitals"),
     ("errors", "plain"),
@@ -31,6 +32,7 @@ OUTER_LIBRARIES = {
     "flask": {"api"},
     "cheroot": {"api"},
     "sqlite3": {"journal"},
+    "prometheus_client": {"metrics"},
 }
 CLIENT_MAY_IMPORT = {"errors", "plain", "story"}
 

@@ -58,6 +58,7 @@ def schema(bench: Bench) -> Any:
         auditor=bench.auditor,
         repairer=bench.repairer,
         doctor=Practice().doctor(),
+        metrics=bench.metrics,
         authorise=lambda _peer: True,
     )
     return schemathesis.openapi.from_wsgi(openapi.PATH, app)

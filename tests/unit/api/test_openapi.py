@@ -40,6 +40,7 @@ def test_every_route_of_the_application_is_in_it_and_none_else() -> None:
         auditor=FakeEngine(),
         repairer=FakeEngine(),
         doctor=FakeEngine(),
+        metrics=FakeEngine(),
         authorise=lambda _peer: True,
     )
     served = {

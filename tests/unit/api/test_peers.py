@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from attachd.api.openapi import ALL_ROUTES
 from attachd.api.peers import GroupRule, Peer, peer_of
+from attachd.api.routes import Route
 from tests.fakes.engine import FakeEngine
 from tests.unit.serving import Connection, ask, serving
 
@@ -92,6 +94,14 @@ def test_the_kernel_is_asked_on_every_request(tmp_path: Path) -> None:
 
     assert statuses == [200, 200, 403]
     assert set(seen) == {Peer(pid=os.getpid(), uid=os.getuid(), gid=os.getgid())}
+
+
+@pytest.mark.parametrize("route", ALL_ROUTES, ids=lambda route: route.name)
+def test_no_route_is_for_strangers(tmp_path: Path, route: Route) -> None:
+    path = tmp_path / "attachd.sock"
+    with serving(FakeEngine(), path, authorise=lambda _peer: False):
+        answer = ask(path, route.method, route.path)
+    assert (answer.status, answer.document["code"]) == (403, "permission-denied")
 
 
 def test_the_rule_on_a_real_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -449,6 +449,13 @@ def test_health_is_the_engines_own_word(served: Path, engine: FakeEngine) -> Non
     assert fits(ask(served, "GET", "/v1/health"), "Health").document == engine.health()
 
 
+def test_the_numbers_are_plain_text(served: Path, engine: FakeEngine) -> None:
+    answer = ask(served, "GET", "/metrics")
+    assert answer.headers["Content-Type"] == "text/plain; version=0.0.4; charset=utf-8"
+    assert (answer.status, answer.body.decode()) == (200, engine.text())
+    refused(ask(served, "GET", "/metrics?name=x"), 400, "bad-request")
+
+
 def test_the_connector(served: Path, engine: FakeEngine) -> None:
     answer = fits(ask(served, "GET", "/v1/connector"), "Connector")
     assert answer.document == engine.connector()

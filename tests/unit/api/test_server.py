@@ -112,6 +112,7 @@ def test_a_server_that_never_started_stops(engine: FakeEngine, path: Path) -> No
         auditor=engine,
         repairer=engine,
         doctor=engine,
+        metrics=engine,
         authorise=lambda _peer: True,
     )
     sock = sockets.bind(path, gid=None)
@@ -238,7 +239,12 @@ assert not os.get_inheritable(sock.fileno())
 assert not [name for name in os.environ if name.startswith("LISTEN_")]
 engine = FakeEngine()
 app = create_app(
-    engine=engine, auditor=engine, repairer=engine, doctor=engine, authorise=remember
+    engine=engine,
+    auditor=engine,
+    repairer=engine,
+    doctor=engine,
+    metrics=engine,
+    authorise=remember,
 )
 server = Server(app, sock, threads=2, body_limit=65536)
 server.start()

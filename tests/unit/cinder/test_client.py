@@ -9,17 +9,20 @@ import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from attachd.cinder.client import CinderClient
 from attachd.errors import AttachdError, Code, Refused, Unreachable
+from attachd.logs.journald import JournaldHandler
 from attachd.model import CinderAttachment
 from attachd.trace import collecting
 from attachd.trace.masking import MASK
 from tests.fakes.cinder_client import TRIES, client_of
 from tests.fakes.cinder_http import CinderServer
+from tests.unit.logs.journal import FakeJournald
 
 CONNECTOR = {"host": "compute-1", "initiator": "iqn.1993-08.org.debian:01:abc", "ip": "192.0.2.1"}
 INSTANCE = str(uuid.uuid4())
@@ -94,6 +97,37 @@ class Scene:
 
 
 # --- what every request carries -------------------------------------------------------------
+
+
+def test_each_answers_request_id_is_in_the_log(
+    server: CinderServer, client: CinderClient, tmp_path: Path
+) -> None:
+    """What changes something is told to everybody, what only reads to those who debug."""
+    volume = server.rules.add_volume(name="data").id
+    log = logging.getLogger("attachd.cinder.session")
+    with FakeJournald(tmp_path / "socket") as journald:
+        handler = JournaldHandler(path=journald.path)
+        log.addHandler(handler)
+        log.setLevel(logging.DEBUG)
+        try:
+            with collecting() as calls:
+                client.get_volume(volume)
+                client.create_attachment(volume, instance_id=INSTANCE, prior_attachment_ids=())
+        finally:
+            log.setLevel(logging.NOTSET)
+            log.removeHandler(handler)
+            handler.close()
+        entries = journald.entries()
+    told = {
+        (entry["MESSAGE"][0].split(" in ")[0], entry["PRIORITY"][0]): entry["ATTACHD_REQUEST_ID"]
+        for entry in entries
+    }
+    assert set(told) >= {
+        (f"Cinder: GET /volumes/{volume} -> 200", "7"),
+        ("Cinder: POST /attachments -> 200", "6"),
+    }
+    answered = [call.exchange.request_id for call in calls if call.exchange]
+    assert sorted(told.values()) == sorted([each] for each in answered)
 
 
 def test_every_request_carries_both_tokens_the_microversion_and_the_request_id(

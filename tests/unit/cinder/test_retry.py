@@ -207,3 +207,11 @@ def test_no_try_begins_after_the_deadline() -> None:
     with pytest.raises(Transient):
         retry.read(ask)
     assert next(count) < 10
+
+
+def test_each_further_try_is_told() -> None:
+    told: list[str] = []
+    retry = Retry(tries=TRIES, deadline=60, pause=0.001, asked_again=lambda: told.append("again"))
+    service = Service(UNSENT, UNSENT, "done")
+    assert retry.change(service.act, landed=service.landed) == "done"
+    assert len(told) == service.log.count("act") - 1 == 2

@@ -31,6 +31,7 @@ class Bench:
     def __init__(self) -> None:
         self.domains = ScriptedDomains()
         self.events = DomainEvents()
+        self.asked_again = 0
         for layer in (Layer.LIVE, Layer.CONFIG):
             self.domains.documents[layer].append(OUR_DISK)
 
@@ -42,7 +43,11 @@ class Bench:
             events=self.events,
             timeout=timeout,
             retry_interval=retry_interval,
+            asked_again=self._asked_again,
         ).unplug(UUID, VOLUME, source=source)
+
+    def _asked_again(self) -> None:
+        self.asked_again += 1
 
     def fails(
         self, *, timeout: float = LONG, retry_interval: float = LONG, source: str | None = None
@@ -114,6 +119,7 @@ def test_not_now_is_asked_again_until_it_works(bench: Bench) -> None:
     bench.domains.detaches.extend([Answer.NOT_NOW, Answer.NOT_NOW])
     bench.unplug(retry_interval=0.1)
     assert bench.domains.log[:3] == ["detach 1"] * 3
+    assert bench.asked_again == 2
 
 
 def test_not_now_until_the_deadline_leaves_nothing_pending(bench: Bench) -> None:
