@@ -56,6 +56,11 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
                 yield from parsers(below)
 
 
+def needs(program: str) -> None:
+    """A test that passes over what isn't there looks as if it had passed."""
+    assert shutil.which(program), f"{program} isn't here: tools/setup installs it"
+
+
 # --- man pages --------------------------------------------------------------------------------
 
 
@@ -64,8 +69,7 @@ def parsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser
     "checker", [("mandoc", "-Tlint", "-Wstyle"), ("man", "--warnings", "-l", "-Tutf8")]
 )
 def test_nothing_is_wrong_with_a_page(share: Path, checker: tuple[str, ...], page: str) -> None:
-    if shutil.which(checker[0]) is None:
-        pytest.skip(f"{checker[0]} isn't here")
+    needs(checker[0])
     checked = subprocess.run(
         [*checker, share / "man" / page], capture_output=True, text=True, check=False
     )
@@ -169,11 +173,6 @@ def environment(home: Path) -> dict[str, str]:
         "ATTACHD_SOCKET": str(home / "attachd.sock"),
         "ATTACHD_COMPLETION_SECONDS": "60",
     }
-
-
-def needs(shell: str) -> None:
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} isn't here")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh"])
