@@ -47,6 +47,7 @@ from attachd.doctor.examination import Examination
 from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
+from attachd.engine.observers import Observer
 from attachd.errors import AttachdError, Code, World
 from attachd.guest.guests import LibvirtGuests
 from attachd.host import privilege
@@ -57,6 +58,7 @@ from attachd.journal.health import health_of
 from attachd.journal.journal import Journal
 from attachd.metrics.exposition import Metrics, application
 from attachd.model import AttachFlow, Multipath
+from attachd.otlp.exporter import Exporter, without_the_extra
 from attachd.systemd import Notifier
 
 LOG = logging.getLogger(__name__)
@@ -87,6 +89,7 @@ class Daemon:
         doctor: Doctor,
         watch: Watch,
         servers: Sequence[Server],
+        exporter: Exporter | None,
         helper: PrivilegedHelper,
         notifier: Notifier,
         shutdown_timeout: float,
@@ -98,6 +101,7 @@ class Daemon:
         self._doctor = doctor
         self._watching = watch
         self._servers = servers
+        self._exporter = exporter
         self._helper = helper
         self._notifier = notifier
         self._shutdown_timeout = shutdown_timeout
@@ -108,6 +112,8 @@ class Daemon:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._ask_to_stop)
         self._guests.start()
+        if self._exporter is not None:
+            self._exporter.start()
         try:
             self._engine.start()
             self._watching.start()
@@ -143,6 +149,8 @@ class Daemon:
             server.stop()
         self._guests.stop()  # ends what an audit waits for, too
         self._watching.stop(_AUDITS_END)
+        if self._exporter is not None:
+            self._exporter.stop()
         self._journal.close()
         LOG.info("attachd stopped")
 
@@ -171,6 +179,10 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
     cinder = _cinder(config, asked_again=partial(metrics.work.asked_again, World.CINDER))
     guests = libvirt_guests(config, asked_again=partial(metrics.work.asked_again, World.GUEST))
     host = _host(config, helper)
+    exporter = _exporter(config, journal)
+    observers: list[Observer] = [metrics.work]
+    if exporter is not None:
+        observers.append(exporter)
     engine = Engine(
         journal=journal,
         claims=Claims(
@@ -182,7 +194,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         workers=config.workers,
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
-        observers=(metrics.work,),
+        observers=observers,
     )
     auditor = Auditor(journal=journal, cinder=cinder, host=host, guests=guests)
     repairer = Repairer(audit=auditor.audit, engine=engine)
@@ -223,6 +235,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
             interval=config.audit_interval,
         ),
         servers=servers,
+        exporter=exporter,
         helper=helper,
         notifier=Notifier(environment=environment),
         shutdown_timeout=config.shutdown_timeout,
@@ -359,6 +372,21 @@ def libvirt_guests(
         unplug_timeout=options.unplug_timeout,
         unplug_retry_interval=options.unplug_retry_interval,
         asked_again=asked_again,
+    )
+
+
+def _exporter(config: cfg.ConfigOpts, journal: Journal) -> Exporter | None:
+    """None: nobody asks for traces. Raises config-invalid where attachd[otlp] is missing."""
+    endpoint = config.trace.otlp_endpoint
+    if not endpoint:
+        return None
+    try:
+        from attachd.otlp.sending import OtlpCollector  # noqa: PLC0415 - an extra
+    except ImportError as exc:
+        raise without_the_extra(exc) from exc
+    return Exporter(
+        snapshot=partial(journal.snapshot, exchanges=True),
+        collector=OtlpCollector(endpoint=endpoint),
     )
 
 

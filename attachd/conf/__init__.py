@@ -15,11 +15,11 @@ from types import ModuleType
 from oslo_config import cfg
 from oslo_log import log
 
-from attachd.conf import api, brick, cinder, default, guest, host, metrics
+from attachd.conf import api, brick, cinder, default, guest, host, metrics, trace
 from attachd.errors import AttachdError, Code
 
 DEFAULT_FILE = Path("/etc/attachd/attachd.conf")
-GROUPS: tuple[ModuleType, ...] = (default, api, brick, cinder, guest, host, metrics)
+GROUPS: tuple[ModuleType, ...] = (default, api, brick, cinder, guest, host, metrics, trace)
 _GROUP_NAMES = tuple(module.GROUP for module in GROUPS)
 
 

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).resolve().parents[2] / "attachd"
 STOREYS = (
     ("__main__", "lone_doctor"),
     ("daemon",),
-    ("api", "metrics"),
+    ("api", "metrics", "otlp"),
     ("audit", "doctor"),
     ("engine",),
     ("operations",),
@@ -33,6 +33,7 @@ OUTER_LIBRARIES = {
     "cheroot": {"api"},
     "sqlite3": {"journal"},
     "prometheus_client": {"metrics"},
+    "opentelemetry": {"otlp"},
 }
 CLIENT_MAY_IMPORT = {"errors", "plain", "story"}
 
