@@ -1,4 +1,4 @@
-"""A working tree's attachd, brought into the lab's host."""
+"""A working tree's attachd, brought into the lab's host: its wheel, or its Debian package."""
 
 import configparser
 import shutil
@@ -6,7 +6,7 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from labkit import outer, sources
+from labkit import outer, package, sources
 from labkit.image import build_requirements
 from labkit.progress import Argv, LabError, run_logged, step
 from labkit.ssh import Ssh
@@ -15,6 +15,7 @@ from labkit.state import LabDir
 PACKAGE = "attachd/__init__.py"
 UNIT = "systemd/attachd.service"
 INSTALLER = Path(__file__).with_name("install.sh")
+PACKAGE_INSTALLER = Path(__file__).with_name("install-package.sh")
 COMMAND = """\
 #!/opt/attachd/bin/python3
 import sys
@@ -34,6 +35,11 @@ def fingerprint(tree: Path) -> str:
     return sources.fingerprint(tree, sources.WHEEL)
 
 
+def package_fingerprint(tree: Path, version: str | None) -> str:
+    """Return the same for a push of the package."""
+    return f"deb-{package.fingerprint(tree, version)}"
+
+
 def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
     """Build the tree's wheel, install it in the host, and start the service anew."""
     if lacking := missing(tree):
@@ -45,6 +51,16 @@ def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
         _unpack(wheel, payload)
         sources.copy(tree, sources.HOST_FILES, payload)
         _install(payload, INSTALLER, ssh)
+
+
+def push_package(lab: LabDir, tree: Path, ssh: Ssh, version: str | None) -> None:
+    """Build the tree's Debian package, and install it in the host instead of the wheel."""
+    built = package.build(lab, tree, version)
+    with tempfile.TemporaryDirectory(dir=lab.work) as directory:
+        payload = Path(directory) / "payload"
+        payload.mkdir()
+        shutil.copy(built, payload)
+        _install(payload, PACKAGE_INSTALLER, ssh)
 
 
 def _install(payload: Path, installer: Path, ssh: Ssh) -> None:
