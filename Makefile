@@ -1,7 +1,7 @@
 # Two commands on a fresh Debian or Ubuntu machine, as root or a user with sudo:
 #   make demo   builds and boots the lab, and does the main job in it, start to end
-#   make test   style, types, the unit and contract tests, and most functional tests in the lab
-#               (those that run apart, and how, are named below)
+#   make test   style, types, the unit and contract tests, the packages, and most functional tests in
+#               the lab (those that run apart, and how, are named below)
 
 VENV := .venv
 PYTHON := $(VENV)/bin/python
@@ -20,15 +20,15 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_trace.py tests/functional/test_docs.py \
 	tests/functional/test_kills.py
 
-.PHONY: demo test check docs unit lab functional cloud crash faults many sample clean
+.PHONY: demo test check docs unit lab functional cloud crash faults many deb lock sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) tools/demo
 
-# The unit tests need one processor, the lab's build and boot another.
+# The unit tests and the package need one processor, the lab's build and boot another.
 test: check docs
-	$(MAKE) -j2 unit lab
+	$(MAKE) -j2 unit lab deb
 	$(MAKE) functional
 
 check: $(VENV)/ready
@@ -43,7 +43,7 @@ docs: $(VENV)/ready
 	$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs build/html
 
 unit: $(VENV)/ready
-	$(PYTHON) -m pytest tests -m "not lab"
+	$(PYTHON) -m pytest tests -m "not lab and not deb"
 
 lab: $(VENV)/ready
 	tools/lab up
@@ -82,6 +82,19 @@ many: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_many.py
 
+# The Debian package, for the lab's Debian, in dist/; and what it must be.
+deb: $(VENV)/ready
+	tools/deb
+	$(PYTHON) -m pytest -m deb tests/packaging
+
+# The versions of what the package carries. Those there are kept where they fit, unless
+# `make lock LOCK=--upgrade`.
+lock: $(VENV)/ready
+	$(VENV)/bin/pip install --quiet 'uv>=0.13'
+	$(VENV)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-emit-package libvirt-python --custom-compile-command "make lock" $(LOCK) \
+		--output-file debian/requirements.txt pyproject.toml
+
 sample: $(VENV)/ready
 	$(PYTHON) tools/sample > etc/attachd.conf.sample
 
@@ -89,4 +102,4 @@ $(VENV)/ready: pyproject.toml tools/setup
 	tools/setup $(VENV)
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) build dist *.egg-info

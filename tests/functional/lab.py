@@ -333,6 +333,25 @@ class Guest:
         )
         return self.do("sha256sum", "/tmp/data").split()[0]
 
+    @contextmanager
+    def writing(self, disk: str) -> Iterator[None]:
+        """It writes and syncs all along, from 64 MiB on; it ends in order, and wrote to the end."""
+        script = (
+            "rm -f /tmp/end; n=0; until [ -e /tmp/end ]; do "
+            "n=$((n + 1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; "
+            f"dd if=/dev/zero of=/dev/{disk} bs=64k count=4 seek=1024 conv=fsync 2>/dev/null "
+            "|| exit 1; done"
+        )
+        process = self.run_in_background("sh", "-c", script)
+        try:
+            yield
+            before = int(self.do("cat", "/tmp/count"))
+            eventually("it wrote again", lambda: int(self.do("cat", "/tmp/count")) > before + 1)
+        finally:
+            self.run("touch", "/tmp/end")
+            _, err = process.communicate(timeout=PATIENCE)
+            assert process.returncode == 0, err
+
     def checksum(self, disk: str, megabytes: int) -> str:
         """The checksum of the disk's first megabytes."""
         return self.do(

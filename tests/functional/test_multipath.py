@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
@@ -45,26 +44,6 @@ def active_paths(host: Host, map_name: str) -> int:
     return len(re.findall(r" \d+:\d+ A ", host.do("dmsetup", "status", map_name)))
 
 
-@contextmanager
-def writing(guest: Guest, disk: str) -> Iterator[None]:
-    """The guest writes and syncs all along; it ends in order, and wrote behind the cut."""
-    script = (
-        "rm -f /tmp/end; n=0; until [ -e /tmp/end ]; do "
-        "n=$((n + 1)); echo $n > /tmp/next; mv /tmp/next /tmp/count; "
-        f"dd if=/dev/zero of=/dev/{disk} bs=64k count=4 seek=1024 conv=fsync 2>/dev/null || exit 1;"
-        " done"
-    )
-    process = guest.run_in_background("sh", "-c", script)
-    try:
-        yield
-        before = int(guest.do("cat", "/tmp/count"))
-        eventually("it wrote again", lambda: int(guest.do("cat", "/tmp/count")) > before + 1)
-    finally:
-        guest.run("touch", "/tmp/end")
-        _, err = process.communicate(timeout=600)
-        assert process.returncode == 0, err
-
-
 @pytest.mark.usefixtures("on_maps")
 def test_the_guests_io_goes_on_over_the_other_path(
     host: Host, cloud: Cloud, worlds: Worlds, guest: Guest, volume: str
@@ -81,7 +60,7 @@ def test_the_guests_io_goes_on_over_the_other_path(
     written = guest.write(disk, MEGABYTES)
 
     for portal in PORTALS:
-        with writing(guest, disk):
+        with guest.writing(disk):
             with faults.portal_cut(host, portal):
                 eventually("a path is lost", lambda: active_paths(host, name) == 1)
                 audit = host.attachctl("audit")

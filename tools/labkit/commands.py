@@ -180,7 +180,8 @@ def _push_if_changed(lab: Lab) -> None:
     if lacking := pushing.missing(TREE):
         note(f"attachd isn't installed: this tree has no {', '.join(lacking)}")
         return
-    if lab.record.pushed != pushing.fingerprint(TREE):
+    current = (pushing.fingerprint(TREE), pushing.package_fingerprint(TREE, None))
+    if lab.record.pushed not in current:
         _push(lab)
     lab.update(tree=str(TREE))
 
@@ -192,10 +193,17 @@ def _push(lab: Lab) -> None:
     lab.update(pushed=fingerprint, tree=str(TREE))
 
 
-def push(lab: Lab, _: argparse.Namespace) -> int:
+def push(lab: Lab, options: argparse.Namespace) -> int:
     """Build the working tree's wheel, install it, and restart the service."""
     lab.require_running()
-    _push(lab)
+    if options.deb is None:
+        _push(lab)
+        return 0
+    version = options.deb or None
+    fingerprint = pushing.package_fingerprint(TREE, version)
+    lab.update(pushed=None)
+    pushing.push_package(lab.directory, TREE, lab.ssh(), version)
+    lab.update(pushed=fingerprint, tree=str(TREE))
     return 0
 
 
@@ -312,6 +320,14 @@ def parse() -> argparse.Namespace:
         command.set_defaults(function=function)
         if function is status:
             command.add_argument("--json", action="store_true", help="print it as JSON")
+        if function is push:
+            command.add_argument(
+                "--deb",
+                nargs="?",
+                const="",
+                metavar="VERSION",
+                help="the Debian package instead of the wheel; VERSION: not its changelog's",
+            )
         if function in (ssh, guest):
             command.add_argument("command", nargs=argparse.REMAINDER)
     return parser.parse_args()

@@ -8,18 +8,17 @@ import tomllib
 from collections.abc import Iterable
 from pathlib import Path
 
-from labkit import outer
+from labkit import debian, outer
 from labkit.progress import Argv, run_logged, step
 from labkit.state import LabDir
 
-SUITE = "trixie"
 ROOT_SIZE = "8G"
 TEST_REQUIREMENTS = ("pytest>=8.4", "pytest-timeout>=2.4", "hypothesis>=6.140")
 FROM_DEBIAN = "libvirt-python"
 """It has no wheels, so the image takes Debian's build of it."""
 KEPT_BUILDS = 2
 SOURCES = Path(__file__).resolve().parent / "image"
-NAMESPACES = ("unshare", "--mount", "--pid", "--net", "--ipc", "--fork", "--kill-child")
+BUILDERS = (Path(__file__), Path(debian.__file__))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,9 +104,9 @@ def files_below(root: Path) -> list[bytes]:
 
 def image_key(tree: Path) -> str:
     """Return the key of the image that this tree wants."""
-    wanted = (SUITE, ROOT_SIZE, *dependencies(tree), *TEST_REQUIREMENTS)
-    builder = Path(__file__).read_bytes()
-    return digest([builder, *files_below(SOURCES), *(word.encode() for word in wanted)])
+    wanted = (ROOT_SIZE, *dependencies(tree), *TEST_REQUIREMENTS)
+    builders = [path.read_bytes() for path in BUILDERS]
+    return digest([*builders, *files_below(SOURCES), *(word.encode() for word in wanted)])
 
 
 def ensure(lab: LabDir, tree: Path) -> Image:
@@ -152,7 +151,7 @@ def _build(lab: LabDir, tree: Path, image: Image) -> None:
         run_logged(outer.privileged(["tar", "-C", root, "--numeric-owner", "-xf", base]), log)
     _download_wheels(tree, root, payload, log)
     with step("configuring OpenStack in it"):
-        assemble: Argv = [*NAMESPACES, "bash", payload / "assemble.sh", root, payload]
+        assemble: Argv = [*debian.NAMESPACES, "bash", payload / "assemble.sh", root, payload]
         run_logged(outer.privileged(assemble), log)
     with step("making the root disk"):
         disk = result / "root.img"
@@ -168,22 +167,14 @@ def _build(lab: LabDir, tree: Path, image: Image) -> None:
 
 
 def _download_wheels(tree: Path, root: Path, payload: Path, log: Path) -> None:
-    """Fetch attachd's dependencies with the image's Python, but in this machine's world.
-
-    So the wheels are those the image needs, while pip's configuration, certificates and indexes
-    are this machine's. The image then installs them without any network.
-    """
+    """Fetch attachd's dependencies with the image's Python: it installs them without a network."""
     wanted = [*dependencies(tree), *TEST_REQUIREMENTS]
     (payload / "requirements.txt").write_text("\n".join(wanted) + "\n")
     fetched = [line for line in wanted if not line.startswith(FROM_DEBIAN)]
     (pip,) = root.glob("usr/share/python-wheels/pip-*.whl")
-    python: Argv = [
-        *("env", f"PYTHONHOME={root}/usr", f"PYTHONPATH={pip}", "PYTHONDONTWRITEBYTECODE=1"),
-        *(root / "lib64/ld-linux-x86-64.so.2", "--library-path", root / "lib/x86_64-linux-gnu"),
-        root / "usr/bin/python3",
-    ]
     options: Argv = ["--quiet", "--only-binary", ":all:", "--dest", payload / "wheels"]
     with step("downloading attachd's dependencies"):
+        python = debian.python(root, pip)
         run_logged([*python, "-m", "pip", "download", *options, *fetched], log)
 
 
@@ -196,19 +187,13 @@ def build_requirements(tree: Path) -> list[str]:
 def _base(lab: LabDir, log: Path) -> Path:
     """Return the archive of the bare packages; it outlives changes of the configuration."""
     packages = (SOURCES / "packages.txt").read_text().split()
-    key = digest([SUITE.encode(), *(name.encode() for name in packages)])
+    key = digest([debian.SUITE.encode(), *(name.encode() for name in packages)])
     base = lab.bases / f"{key}.tar"
     if base.exists():
         return base
     partial = lab.work / "base.tar"
-    bootstrap: Argv = [
-        *("env", f"TMPDIR={lab.work}", "unshare", "--mount", "--pid", "--fork", "--kill-child"),
-        *("mmdebstrap", "--variant=minbase", f"--include={','.join(packages)}"),
-        *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("man", "doc", "locale")),
-        *("--dpkgopt=force-unsafe-io", SUITE, partial),
-    ]
     with step("installing Debian and OpenStack's packages"):
-        run_logged(outer.privileged(bootstrap), log)
+        debian.bootstrap(packages, partial, variant="minbase", scratch=lab.work, log=log)
     for old in lab.bases.iterdir():
         remove_tree(old)
     partial.rename(base)

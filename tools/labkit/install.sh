@@ -6,9 +6,35 @@ cd "$(dirname "$0")"
 python=/opt/attachd/bin/python3
 site=$(echo /opt/attachd/lib/python3*/site-packages)
 units=/etc/systemd/system
+hook=libvirt/hooks/qemu.d/attachd
+kept=/var/lib/attachd-kept
+
+# What install-package.sh put there goes, but for its configuration and its journal.
+leave_the_package() {
+    systemctl stop attachd.service attachd.socket
+    mkdir -m 0700 "$kept"
+    mv /var/lib/attachd "$kept/state"
+    mv /etc/attachd "$kept/configuration"
+    dpkg --purge attachd
+}
+
+take_back() {
+    rm -rf /var/lib/attachd /etc/attachd
+    mv "$kept/state" /var/lib/attachd
+    mv "$kept/configuration" /etc/attachd
+    rmdir "$kept"
+    chown -R attachd:attachd /var/lib/attachd
+    chgrp attachd /etc/attachd/attachd.conf
+}
+
+if cmp --quiet "etc/$hook" "/etc/$hook"; then hooked=yes; else hooked=no; fi
+if [ "$(dpkg-query --show --showformat '${db:Status-Status}' attachd 2>/dev/null)" = installed ]; then
+    leave_the_package
+fi
 rm -rf "$site"/attachd "$site"/attachd-*.dist-info
 cp -r site/. "$site/"
 install -m 0755 -t /opt/attachd/bin bin/*
+ln -sf /opt/attachd/bin/attachd /opt/attachd/bin/attachctl /usr/local/bin/
 "$python" -m compileall -q "$site/attachd"
 find systemd -maxdepth 1 -type f \( -name '*.service' -o -name '*.socket' \) \
     -exec install -m 0644 -t "$units" {} +
@@ -18,12 +44,14 @@ for dropins in systemd/*.d; do
     *) install -D -m 0644 -t "$units/${dropins##*/}" "$dropins"/*.conf ;;
     esac
 done
-hook=libvirt/hooks/qemu.d/attachd
-if ! cmp --quiet "etc/$hook" "/etc/$hook"; then
-    install -D -m 0755 "etc/$hook" "/etc/$hook"
+install -D -m 0755 "etc/$hook" "/etc/$hook"
+if [ $hooked = no ]; then
     systemctl try-restart libvirtd.service # which looks for hooks at its start only
 fi
 systemd-sysusers
+if [ -e "$kept" ]; then
+    take_back
+fi
 systemd-tmpfiles --create
 systemctl daemon-reload
 systemctl --quiet enable attachd.socket attachd.service

@@ -1,4 +1,4 @@
-"""A working tree's attachd, brought into the lab's host."""
+"""A working tree's attachd, brought into the lab's host: its wheel, or its Debian package."""
 
 import configparser
 import shutil
@@ -6,17 +6,16 @@ import tarfile
 import tempfile
 from pathlib import Path
 
-from labkit import outer
-from labkit.image import build_requirements, digest, files_below
+from labkit import outer, package, sources
+from labkit.image import build_requirements
 from labkit.progress import Argv, LabError, run_logged, step
 from labkit.ssh import Ssh
 from labkit.state import LabDir
 
-WHEEL_SOURCES = ("attachd", "pyproject.toml", "README.md")
-HOST_FILES = ("systemd", "etc")
 PACKAGE = "attachd/__init__.py"
 UNIT = "systemd/attachd.service"
 INSTALLER = Path(__file__).with_name("install.sh")
+PACKAGE_INSTALLER = Path(__file__).with_name("install-package.sh")
 COMMAND = """\
 #!/opt/attachd/bin/python3
 import sys
@@ -32,16 +31,13 @@ def missing(tree: Path) -> list[str]:
 
 
 def fingerprint(tree: Path) -> str:
-    """Return a name for all of the tree that a push brings over."""
-    parts: list[bytes] = []
-    for name in (*WHEEL_SOURCES, *HOST_FILES):
-        path = tree / name
-        parts.append(name.encode())
-        if path.is_dir():
-            parts += files_below(path)
-        elif path.exists():
-            parts.append(path.read_bytes())
-    return digest(parts)
+    """Return a name for all of the tree that a push of the wheel brings over."""
+    return sources.fingerprint(tree, sources.WHEEL)
+
+
+def package_fingerprint(tree: Path, version: str | None) -> str:
+    """Return the same for a push of the package."""
+    return f"deb-{package.fingerprint(tree, version)}"
 
 
 def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
@@ -53,16 +49,29 @@ def push(lab: LabDir, tree: Path, ssh: Ssh) -> None:
         payload.mkdir()
         wheel = _build_wheel(lab, tree, Path(directory))
         _unpack(wheel, payload)
-        for name in HOST_FILES:
-            if (tree / name).is_dir():
-                shutil.copytree(tree / name, payload / name)
-        shutil.copy(INSTALLER, payload)
-        archive = Path(directory) / "payload.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.add(payload, arcname=".", filter=_as_root)
-        with step("installing attachd in the lab"), archive.open("rb") as stream:
-            unpack = f"rm -rf {REMOTE} && mkdir -m 0700 {REMOTE} && tar -C {REMOTE} -xf -"
-            ssh.call(["sh", "-c", f"{unpack} && {REMOTE}/{INSTALLER.name}"], stdin=stream)
+        sources.copy(tree, sources.HOST_FILES, payload)
+        _install(payload, INSTALLER, ssh)
+
+
+def push_package(lab: LabDir, tree: Path, ssh: Ssh, version: str | None) -> None:
+    """Build the tree's Debian package, and install it in the host instead of the wheel."""
+    built = package.build(lab, tree, version)
+    with tempfile.TemporaryDirectory(dir=lab.work) as directory:
+        payload = Path(directory) / "payload"
+        payload.mkdir()
+        shutil.copy(built, payload)
+        _install(payload, PACKAGE_INSTALLER, ssh)
+
+
+def _install(payload: Path, installer: Path, ssh: Ssh) -> None:
+    """Bring the payload into the host, and run the installer in it."""
+    shutil.copy(installer, payload)
+    archive = payload.with_suffix(".tar")
+    with tarfile.open(archive, "w") as tar:
+        tar.add(payload, arcname=".", filter=_as_root)
+    with step("installing attachd in the lab"), archive.open("rb") as stream:
+        unpack = f"rm -rf {REMOTE} && mkdir -m 0700 {REMOTE} && tar -C {REMOTE} -xf -"
+        ssh.call(["sh", "-c", f"{unpack} && {REMOTE}/{installer.name}"], stdin=stream)
 
 
 def _build_wheel(lab: LabDir, tree: Path, work: Path) -> Path:
@@ -71,12 +80,7 @@ def _build_wheel(lab: LabDir, tree: Path, work: Path) -> Path:
     log = lab.logs / "wheel.log"
     log.unlink(missing_ok=True)
     source = work / "source"
-    source.mkdir()
-    for name in WHEEL_SOURCES:
-        if (tree / name).is_dir():
-            shutil.copytree(tree / name, source / name)
-        else:
-            shutil.copy(tree / name, source / name)
+    sources.copy(tree, sources.WHEEL, source)
     with step("building attachd's wheel"):
         options: Argv = ["--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir", work]
         run_logged([python, "-m", "pip", "wheel", *options, source], log)
@@ -85,9 +89,14 @@ def _build_wheel(lab: LabDir, tree: Path, work: Path) -> Path:
 
 
 def _unpack(wheel: Path, payload: Path) -> None:
-    """Lay the wheel's content and its commands out as they belong into the host's Python."""
+    """Lay the wheel's content and its commands out as they belong into the host's Python.
+
+    What it carries for the host itself comes from the tree.
+    """
     site = payload / "site"
     shutil.unpack_archive(wheel, site, "zip")
+    (data,) = site.glob("*.data")
+    shutil.rmtree(data)
     (metadata,) = site.glob("*.dist-info")
     scripts = configparser.ConfigParser()
     scripts.read(metadata / "entry_points.txt")

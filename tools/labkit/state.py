@@ -46,6 +46,10 @@ class LabDir:
         self.logs = root / "logs"
         self.clouds = root / "clouds.yaml"
         self.python = root / "python"
+        self.builders = root / "packaging" / "builders"
+        self.wheels = root / "packaging" / "wheels"
+        self.packages = root / "packaging" / "packages"
+        self.scratch = root / "packaging" / "scratch"
         self._record = root / "lab.json"
 
     @classmethod
@@ -59,6 +63,8 @@ class LabDir:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path in (self.images, self.bases, self.clean, self.machine, self.work, self.logs):
             path.mkdir(exist_ok=True)
+        for path in (self.builders, self.wheels, self.packages, self.scratch):
+            path.mkdir(parents=True, exist_ok=True)
 
     def read(self) -> Record:
         """Return the record; an unreadable one counts as none."""
@@ -72,6 +78,12 @@ class LabDir:
     def write(self, record: Record) -> None:
         """Replace the record in one stroke."""
         write_private(self._record, json.dumps(dataclasses.asdict(record), indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def packaging(self) -> Iterator[None]:
+        """Hold what packages are built with; the machine doesn't matter."""
+        with _locked(self.root / "packaging.lock", fcntl.LOCK_EX, "another package is built"):
+            yield
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
