@@ -15,6 +15,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,8 @@ def ask(url: str) -> Any:
             return json.load(answer)["data"]
     except urllib.error.HTTPError as refusal:
         with refusal:
+            if refusal.code == HTTPStatus.SERVICE_UNAVAILABLE:  # it reads its own files first
+                raise urllib.error.URLError("not ready") from None
             raise AssertionError(f"{url}: {refusal.read().decode()}") from None
 
 
