@@ -10,7 +10,7 @@ from labkit.image import Image
 from labkit.progress import LabError, step
 from labkit.ssh import Ssh
 
-BOOT_SECONDS = 400.0
+BOOT_SECONDS = 900.0
 PAUSE_SECONDS = 1.0
 REQUEST_SECONDS = 60.0
 UNITS = (
