@@ -29,6 +29,9 @@ from attachd.trace import Call, Exchange, Library
 _Row = TypeVar("_Row")
 
 
+_AT_NOTHING = frozenset({OperationState.NEEDS_ATTENTION, OperationState.ACCEPTED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class OperationRow:
     """An operation as the journal holds it."""
@@ -58,10 +61,11 @@ class OperationRow:
         """Does it, being open, keep an operation of this guest off its volume?
 
         One that rests keeps no other guest off a shareable volume: what is left of it is its own
-        guest's, and the others' device is not its affair.
+        guest's, and the others' device is not its affair. Nor does one that was accepted again
+        and hasn't begun: it may wait for the other, and they would wait for each other.
         """
         beside = shareable and self.guest_id != guest_id
-        return self.holds_volume and not (beside and self.state is OperationState.NEEDS_ATTENTION)
+        return self.holds_volume and not (beside and self.state in _AT_NOTHING)
 
     @property
     def global_request_id(self) -> str:

@@ -271,12 +271,30 @@ def test_what_rests_keeps_no_other_guest_off_a_shareable_volume(journal: Journal
     names: dict[str, Any] = {"guest_name": "g", "volume_id": "v", "volume_name": "v"}
     journal.accept("o1", REQUEST)
     journal.accept("o2", replace(REQUEST, request_id="r2"))
+    journal.start("o1")
     assert journal.claim("o1", guest_id="g1", **names, shareable=True) is None
     assert journal.claim("o2", guest_id="g2", **names, shareable=True) is not None, "it runs"
     journal.rest("o1", OperationState.NEEDS_ATTENTION)
     assert journal.claim("o2", guest_id="g1", **names, shareable=True) is not None, "its own guest"
     assert journal.claim("o2", guest_id="g2", **names, shareable=False) is not None
     assert journal.claim("o2", guest_id="g2", **names, shareable=True) is None
+
+
+def test_one_that_was_resumed_waits_for_another_guests_and_not_they_for_each_other(
+    journal: Journal,
+) -> None:
+    names: dict[str, Any] = {"guest_name": "g", "volume_id": "v", "volume_name": "v"}
+    for name in ("o1", "o2"):
+        journal.accept(name, replace(REQUEST, request_id=name))
+        journal.start(name)
+        assert journal.claim(name, guest_id=f"of-{name}", **names, shareable=True) is None
+        if name == "o1":
+            journal.rest(name, OperationState.NEEDS_ATTENTION)
+    journal.accept_again("o1")
+    # The daemon was killed in o2: both take again what they had claimed.
+    assert journal.claim("o1", guest_id="of-o1", **names, shareable=True) is not None
+    assert journal.claim("o2", guest_id="of-o2", **names, shareable=True) is None
+    assert journal.claim("o2", guest_id="of-o1", **names, shareable=True) is not None, "its own"
 
 
 def test_calls_are_kept_with_each_line_and_at_rest(journal: Journal) -> None:
