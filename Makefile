@@ -6,9 +6,10 @@
 VENV := .venv
 PYTHON := $(VENV)/bin/python
 
-# What `make test` runs in the lab: an hour. Four files run apart: test_contracts.py (the contract
-# suites of host and guest inside the lab's host), test_fault_matrix.py, test_host_life.py, which
-# reboots the lab's host, and test_devstack_plugin.py, which exchanges its attachd for a while.
+# What `make test` runs in the lab: an hour. Apart, for their time, or since they turn the lab's host
+# inside out: test_contracts.py (the contract suites of host and guest inside the lab's host),
+# test_fault_matrix.py, test_host_life.py (which reboots the host), test_doctor.py (which breaks all
+# that is looked at), test_package.py and test_devstack_plugin.py (which install attachd otherwise).
 # `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
 # itself only: `make crash` has all kills, `make faults` all faults, and `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
@@ -18,6 +19,7 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_extend.py tests/functional/test_adopt.py \
 	tests/functional/test_old_style.py tests/functional/test_multipath.py \
 	tests/functional/test_trace.py tests/functional/test_docs.py \
+	tests/functional/test_client.py tests/functional/test_numbers.py \
 	tests/functional/test_kills.py
 
 .PHONY: demo test check docs unit lab functional cloud crash faults many deb lock sample clean
