@@ -57,12 +57,12 @@ class JournaldHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Called with the handler's lock held: one at a time."""
         try:
-            entry = self._entry(record)
+            data = _serialised(self._entry(record))
         except Exception:  # noqa: BLE001 - a bad format string, as logging treats it
             self.handleError(record)
             return
         try:
-            self._send(_serialised(entry))
+            self._send(data)
             self._tell_of_the_lost()
         except OSError:
             self._lost += 1
@@ -91,11 +91,12 @@ class JournaldHandler(logging.Handler):
             ("MESSAGE", self.format(record)),
             ("PRIORITY", str(_priority(record.levelno))),
             ("SYSLOG_IDENTIFIER", self._identifier),
-            ("LOGGER", record.name),
-            ("THREAD_NAME", record.threadName or ""),
-            ("CODE_FILE", record.pathname),
+            # As strings: the privileged helper's records come over a pipe, and may lack some.
+            ("LOGGER", str(record.name)),
+            ("THREAD_NAME", str(record.threadName)),
+            ("CODE_FILE", str(record.pathname)),
             ("CODE_LINE", str(record.lineno)),
-            ("CODE_FUNC", record.funcName or ""),
+            ("CODE_FUNC", str(record.funcName)),
             *((f"ATTACHD_{name.upper()}", value) for name, value in current().items()),
         )
 

@@ -138,6 +138,14 @@ def test_a_journald_that_takes_nothing_holds_nobody_up(
         handler.close()
 
 
+def test_a_record_from_another_process_may_lack_something(
+    log: logging.Logger, listening: FakeJournald
+) -> None:
+    """As oslo.privsep makes them of what its helper tells."""
+    log.handle(logging.makeLogRecord({"msg": "from the helper", "levelno": logging.INFO}))
+    assert listening.entry()["MESSAGE"] == ["from the helper"]
+
+
 def test_a_line_that_cannot_be_written_is_loggings_own_affair(
     log: logging.Logger, listening: FakeJournald, capsys: pytest.CaptureFixture[str]
 ) -> None:
