@@ -53,6 +53,15 @@ def ask(url: str) -> Any:
             raise AssertionError(f"{url}: {refusal.read().decode()}") from None
 
 
+def answers(url: str) -> bool:
+    """Is something there, and well?"""
+    try:
+        urllib.request.urlopen(url, timeout=60).close()
+    except OSError:
+        return False
+    return True
+
+
 def eventually(what: str, look: Callable[[], Any]) -> Any:
     """What is found, once anything is."""
     deadline = time.monotonic() + PATIENCE
@@ -71,7 +80,7 @@ def expressions() -> dict[str, str]:
     found = {rule["alert"]: rule["expr"] for group in rules for rule in group["rules"]}
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel.get("targets", ()):
-            chosen = target["expr"].replace("$__rate_interval", "2s")
+            chosen = target["expr"].replace("$__rate_interval", "10s")
             title = f"{panel['title']} {target['refId']}"
             assert title not in found
             found[title] = chosen.replace("$instance", ".*")
@@ -180,7 +189,8 @@ def prometheus(
     directory = tmp_path_factory.mktemp("prometheus")
     targets = {"attachd": attachd, "libvirt": libvirt_exporter}
     configuration = {
-        "global": {"scrape_interval": "200ms", "evaluation_interval": "200ms"},
+        # What a scrape may take, too: a busy machine needs a moment.
+        "global": {"scrape_interval": "2s", "evaluation_interval": "1s"},
         "rule_files": [str(RULES)],
         "scrape_configs": [
             {"job_name": job, "static_configs": [{"targets": [target]}]}
@@ -203,6 +213,7 @@ def prometheus(
         subprocess.Popen(argv, stdout=stream, stderr=subprocess.STDOUT, cwd=directory) as process,
     ):
         try:
+            eventually("Prometheus is ready", lambda: answers(f"http://{address}/-/ready"))
             yield f"http://{address}/api/v1"
         finally:
             process.terminate()
@@ -215,7 +226,7 @@ def prometheus(
 
 @pytest.fixture(scope="module")
 def query(prometheus: str) -> Callable[[str], list[dict[str, Any]]]:
-    """Asks Prometheus for an expression, once it has scraped both twice."""
+    """Asks Prometheus for an expression, once it has scraped both a few times."""
 
     def query(expression: str) -> list[dict[str, Any]]:
         parameters = urllib.parse.urlencode({"query": expression})
@@ -223,12 +234,14 @@ def query(prometheus: str) -> Callable[[str], list[dict[str, Any]]]:
         return result
 
     def scraped() -> bool:
-        try:
-            return len(query("count_over_time(up[1m]) >= 10 and up == 1")) == 2
-        except urllib.error.URLError:
-            return False
+        return len(query("count_over_time(up[1m]) >= 3 and up == 1")) == 2
 
-    eventually("Prometheus scrapes both", scraped)
+    try:
+        eventually("Prometheus scrapes both", scraped)
+    except AssertionError:
+        targets = ask(f"{prometheus}/targets?state=active")["activeTargets"]
+        said = [(target["scrapeUrl"], target["lastError"]) for target in targets]
+        raise AssertionError(f"Prometheus does not scrape: {said}") from None
     return query
 
 
@@ -305,11 +318,18 @@ def test_a_volumes_traffic_is_found_by_its_attachment(
     bench: Bench, query: Callable[[str], list[dict[str, Any]]]
 ) -> None:
     writes = next(e for e in expressions().values() if "write_bytes" in e)
-    (series,) = eventually("it is written to", lambda: query(writes))
+
+    def measured() -> list[dict[str, Any]]:
+        return [
+            series
+            for series in query(writes)
+            if float(series["value"][1]) == pytest.approx(WRITTEN, rel=0.5)
+        ]
+
+    (series,) = eventually("its traffic is what is written", measured)
     (record,) = bench.journal.live_attachments()
     assert series["metric"] == {
         "host": "127.0.0.1",
         "domain": "web",
         "volume_id": record.volume_id,
     }
-    assert float(series["value"][1]) == pytest.approx(WRITTEN, rel=0.5)
