@@ -465,8 +465,6 @@ class Cloud:
         identity: Any = self.connection.identity
         who = (identity.find_project(project), identity.find_user(user), identity.find_role(role))
         identity.unassign_project_role_from_user(*who)
-        # Which revokes all of the user's tokens of this second, also those yet to come.
-        time.sleep(2)
         try:
             yield
         finally:

@@ -120,6 +120,9 @@ def test_many_things_are_broken_at_once(
             "locks-not-shared-with-nova": "failure",
             "iscsid-unavailable": "failure",
             "service-role-missing": "failure",
+            # Nor does Cinder listen to a service without it: service_token_roles_required.
+            "cinder-unavailable": "failure",
+            "cinder-microversion": "unknown",
         }
 
 
