@@ -1,4 +1,4 @@
-"""The tutorial, typed as it stands there."""
+"""The tutorial, typed as it stands there; test_howto.py types the other pages."""
 
 from __future__ import annotations
 

@@ -34,6 +34,27 @@ def test_what_a_page_says_can_be_typed(page: Path, line: str) -> None:
     build_parser().parse_args([sizes.get(word, word) for word in shlex.split(line)])
 
 
+NOT_TYPED = {
+    "attachctl attach demo-2234b6-b ac1b0a6f-e351-4b52-9d84-0ad1a3858ad1": "tools/demo types it",
+    "attachctl attach nobody v1": "test_refusals.py asks for the same",
+    "sudo tools/guest-host": "for a host that isn't the lab's",
+    "OS_CLOUD=devstack-admin make cloud": "for a host that isn't the lab's",
+    "openstack user create --domain Default --password-prompt attachd": "asks a terminal",
+    "tools/deb": "make deb",
+    "apt install ./dist/attachd_0.1.0-1_amd64.deb": "make deb, and test_package.py with dpkg",
+    "apt install python3-venv python3-dev libvirt-dev pkg-config gcc": "tools/setup does it",
+    "tools/setup .venv": "every run begins with it",
+    "tools/lab up": "every run begins with it",
+    "tools/lab down": "by hand",
+}
+
+
+def test_what_no_test_types_is_known() -> None:
+    """All other commands are typed by tests/functional/test_docs.py and test_howto.py."""
+    untyped = {command.line for page in PAGES for command in commands(page) if not command.is_run}
+    assert untyped == set(NOT_TYPED)
+
+
 def test_there_are_commands_in_the_pages() -> None:
     assert len(typed()) > 20
 
