@@ -9,9 +9,8 @@ PYTHON := $(VENV)/bin/python
 # What `make test` runs in the lab: an hour. Apart, for their time, or since they turn the lab's host
 # inside out: test_contracts.py (the contract suites of host and guest inside the lab's host),
 # test_fault_matrix.py, test_host_life.py (which reboots the host), test_doctor.py (which breaks all
-# that is looked at), test_howto.py, test_package.py and test_devstack_plugin.py (which install
-# attachd otherwise).
-# `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
+# that is looked at), test_howto.py, test_package.py and test_devstack_plugin.py (which install attachd
+# otherwise). `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
 # itself only: `make crash` has all kills, `make faults` all faults, and `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/contract/test_cinder.py \
