@@ -26,16 +26,12 @@ CHOSEN = frozenset(
         "attach.connect.do.after-intent+2",
         "attach.connect.do.after-effect",
         "attach.plug.do.after-intent",
-        "attach.complete.do.before-intent",
         "attach.connect.undo.after-effect",
-        "detach.begin.do.after-effect",
         "detach.unplug.do.after-intent+0.3",
         "detach.disconnect.do.after-intent+1",
         "detach.delete.do.after-effect",
         "release.forget.do.after-intent",
-        "adopt.remember.do.after-intent",
         "extend.cinder-extend.do.after-intent+1",
-        "extend.host-extend.do.after-intent",
     }
 )
 
