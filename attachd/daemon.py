@@ -26,6 +26,7 @@ from attachd.api.app import create_app
 from attachd.api.peers import GroupRule
 from attachd.api.server import Server
 from attachd.audit.auditor import Auditor
+from attachd.audit.forgetting import Forgetting
 from attachd.audit.repairer import Repairer
 from attachd.audit.watch import Watch
 from attachd.cinder.client import CinderClient
@@ -232,6 +233,9 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         watch=Watch(
             audit=metrics.audits.measured(auditor.audit),
             fence=repairer.fence,
+            forget=Forgetting(
+                history=journal, most=config.keep_operations, days=config.keep_days
+            ).forget,
             interval=config.audit_interval,
         ),
         servers=servers,

@@ -18,7 +18,8 @@ LOG = logging.getLogger(__name__)
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    ``fence`` gets what each audit found, and keeps attachd from using what is dangerous.
+    ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
+    ``forget`` gets it, and forgets history that nothing of is left.
     """
 
     def __init__(
@@ -26,10 +27,12 @@ class Watch:
         *,
         audit: Callable[[], Sequence[Finding]],
         fence: Callable[[Sequence[Finding]], object],
+        forget: Callable[[Sequence[Finding]], object],
         interval: float,
     ) -> None:
         self._audit = audit
         self._fence = fence
+        self._forget = forget
         self._known: dict[tuple[object, ...], Finding] = {}
         self._periodic = Periodic(
             name="watch",
@@ -57,6 +60,7 @@ class Watch:
                 _tell(logging.INFO, "Audit: no more: %s", finding)
         self._known = found
         self._fence(findings)
+        self._forget(findings)
 
 
 def _key(finding: Finding) -> tuple[object, ...]:

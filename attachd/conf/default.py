@@ -48,6 +48,21 @@ OPTS = [
         "and what is dangerous is fenced.",
     ),
     cfg.IntOpt(
+        "keep_days",
+        default=365,
+        min=1,
+        help="Days that an operation is kept in the journal when it is over; the newest hundred "
+        "always are. Kept longer is what belongs to a volume that an operation or an audit's "
+        "finding is open about, and the latest operation of each attachment.",
+    ),
+    cfg.IntOpt(
+        "keep_operations",
+        default=10000,
+        min=1,
+        help="How many operations are kept at most, with the same exceptions. Each takes some 10 "
+        "KiB of the journal's file.",
+    ),
+    cfg.IntOpt(
         "shutdown_timeout",
         default=120,
         min=1,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -13,9 +13,11 @@ from pathlib import Path
 
 from attachd import trace
 from attachd.errors import AttachdError, Code, Problem, Refused, World
-from attachd.journal import ballast
+from attachd.journal import ballast, history
 from attachd.journal.ballast import Ballast
 from attachd.journal.database import is_full, open_database, translated
+from attachd.journal.history import Terms
+from attachd.journal.live import LiveAttachments
 from attachd.journal.rows import (
     EventRow,
     OperationRow,
@@ -61,6 +63,7 @@ class Journal:
         self._lock = threading.RLock()
         self._ballast = Ballast(path=ballast.path_of(path))
         self._db = self._open(path)
+        self._live = LiveAttachments(select=self._all)
 
     def close(self) -> None:
         """Close the file. The journal can't be used afterwards."""
@@ -235,6 +238,21 @@ class Journal:
         )
         return tuple(call_from(row, exchange=exchanges) for row in rows)
 
+    def forget_history(self, terms: Terms, *, spared: Collection[str]) -> int:
+        """Forget some of the oldest operations that are over; how many.
+
+        None of a volume in ``spared``, or one with an open operation, which may be judged by what
+        came behind it; nor the latest one of what is attached. With its last operation goes the
+        record of what was detached.
+        """
+        doomed: list[str] = []
+
+        def write() -> None:
+            doomed[:] = history.forget(self._db, terms, spared)
+
+        self._write(write)
+        return len(doomed)
+
     # --- what happens to steps --------------------------------------------------------------
 
     def append(
@@ -297,6 +315,7 @@ class Journal:
         """
 
         def write() -> None:
+            self._live.changed(record_id)
             self._db.execute(
                 "UPDATE operations SET record_id = NULL WHERE record_id = ?", (record_id,)
             )
@@ -328,11 +347,8 @@ class Journal:
 
     def live_attachments(self) -> tuple[AttachmentRecord, ...]:
         """Every record that is neither detached nor released, by guest and device."""
-        rows = self._all(
-            "SELECT * FROM attachments WHERE state NOT IN ('detached', 'released') "
-            "ORDER BY guest_name, device"
-        )
-        return tuple(attachment_from(row) for row in rows)
+        with self._lock:
+            return self._live.all()
 
     def detached_attachments(self) -> tuple[AttachmentRecord, ...]:
         """Every record of what was detached, the newest last.
@@ -436,6 +452,7 @@ class Journal:
         )
 
     def _upsert_record(self, record: AttachmentRecord) -> None:
+        self._live.changed(record.record_id)
         now = utc_now()
         stamped = replace(record, created_at=record.created_at or now, updated_at=now)
         values = attachment_values(stamped)

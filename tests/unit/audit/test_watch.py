@@ -48,13 +48,20 @@ def fenced() -> list[Sequence[Finding]]:
 
 
 @pytest.fixture
+def forgotten() -> list[Sequence[Finding]]:
+    return []
+
+
+@pytest.fixture
 def told(
-    caplog: pytest.LogCaptureFixture, fenced: list[Sequence[Finding]]
+    caplog: pytest.LogCaptureFixture,
+    fenced: list[Sequence[Finding]],
+    forgotten: list[Sequence[Finding]],
 ) -> Callable[[Audits], list[str]]:
     caplog.set_level(logging.INFO, logger="attachd.audit.watch")
 
     def told(audits: Audits) -> list[str]:
-        watch = Watch(audit=audits, fence=fenced.append, interval=0.001)
+        watch = Watch(audit=audits, fence=fenced.append, forget=forgotten.append, interval=0.001)
         watch.start()
         assert audits.all_played.wait(30)
         assert watch.stop(30)
@@ -95,11 +102,13 @@ def test_an_audit_that_fails_does_not_end_the_watch(
 
 
 def test_one_that_was_never_started_stops() -> None:
-    assert Watch(audit=Audits(()), fence=print, interval=1).stop(1)
+    assert Watch(audit=Audits(()), fence=print, forget=print, interval=1).stop(1)
 
 
 def test_what_each_audit_found_is_handed_on_to_be_fenced(
-    told: Callable[[Audits], list[str]], fenced: list[Sequence[Finding]]
+    told: Callable[[Audits], list[str]],
+    fenced: list[Sequence[Finding]],
+    forgotten: list[Sequence[Finding]],
 ) -> None:
     told(Audits((GONE,), (GONE, AWAY), ()))
-    assert fenced[:3] == [(GONE,), (GONE, AWAY), ()]
+    assert fenced[:3] == forgotten[:3] == [(GONE,), (GONE, AWAY), ()]

@@ -16,6 +16,7 @@ from attachd.errors import AttachdError, Code, Problem, World
 from attachd.journal.ballast import Ballast
 from attachd.journal.journal import Journal
 from attachd.model import (
+    AttachmentRecord,
     AttachmentState,
     Chap,
     Connection,
@@ -346,3 +347,47 @@ def test_only_the_latest_keep_what_was_said_to_cinder(
         journal.rest(f"o{number}", OperationState.DONE, calls=[call])
     kept = [journal.calls(f"o{number}")[0].exchange for number in range(4)]
     assert kept == [None, None, exchange, exchange]
+
+
+# --- what holds something is kept parsed ----------------------------------------------------------
+
+
+def test_what_is_attached_is_as_the_file_has_it_at_any_time(journal: Journal, path: Path) -> None:
+    """By the order of guests and names, through changes, ends and a write that failed."""
+
+    def by_another() -> tuple[AttachmentRecord, ...]:
+        other = Journal(path=path, boot_id="boot-1")
+        try:
+            return other.live_attachments()
+        finally:
+            other.close()
+
+    journal.accept("o1", REQUEST)
+    records = [
+        a_record(record_id=f"r{n}", operation_id="o1", volume_id=f"v{n}", device=f"vd{name}")
+        for n, name in enumerate("cba")
+    ]
+    assert journal.live_attachments() == ()
+    for record in records:
+        journal.reserve(record)
+        assert journal.live_attachments() == by_another()
+    assert [r.device for r in journal.live_attachments()] == ["vda", "vdb", "vdc"]
+    journal.reserve(replace(records[0], state=AttachmentState.ATTACHED))
+    assert journal.live_attachments() == by_another()
+    with pytest.raises(AttachdError):
+        journal.reserve(a_record(record_id="r9", operation_id="o1", device="vda", volume_id="v9"))
+    assert journal.live_attachments() == by_another()
+    journal.reserve(replace(records[0], state=AttachmentState.RELEASED))
+    journal.forget("r1")
+    assert journal.live_attachments() == by_another()
+    assert [r.record_id for r in journal.live_attachments()] == ["r2"]
+
+
+def test_reading_what_is_attached_again_reads_no_row_again(journal: Journal) -> None:
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(operation_id="o1"))
+    first = journal.live_attachments()
+    statements: list[str] = []
+    journal._db.set_trace_callback(statements.append)
+    assert journal.live_attachments() is first
+    assert statements == []

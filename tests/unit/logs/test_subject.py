@@ -136,7 +136,12 @@ def test_a_finding_is_about_its_volume_and_guest(
 ) -> None:
     bench.guests.drop_disk(guest, "vda", live=True, config=True)
     audited = threading.Event()
-    watch = Watch(audit=bench.auditor.audit, fence=lambda _: audited.set(), interval=0.01)
+    watch = Watch(
+        audit=bench.auditor.audit,
+        fence=lambda _: None,
+        forget=lambda _: audited.set(),
+        interval=0.01,
+    )
     watch.start()
     assert audited.wait(PATIENCE)
     assert watch.stop(PATIENCE)
