@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from attachd.model import GIB, AttachmentRecord, AttachmentState, Bus, Mode
+from attachd.model import GIB, AttachmentRecord, AttachmentState, Bus, Connection, Mode, Target
+
+CONNECTION = Connection(
+    protocol="iscsi",
+    targets=(Target(portal="192.0.2.1:3260", iqn="iqn.x:v", lun=1),),
+    mode=Mode.RW,
+    discard=False,
+    encrypted=False,
+)
 
 
 def a_record(**changes: Any) -> AttachmentRecord:

@@ -96,6 +96,40 @@ def test_any_page_overwritten_is_noticed(filled: Path) -> None:
             refused(filled)
 
 
+def test_a_long_files_damage_is_noticed_where_decisions_are_made_by_it_or_when_it_is_read(
+    filled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "FULLY_CHECKED", 0)
+
+    def decisive(journal: Journal) -> object:
+        return journal.operations(), journal.live_attachments()
+
+    def all_of_it(journal: Journal) -> object:
+        return [journal.events(row.operation_id) for row in journal.operations()]
+
+    journal = Journal(path=filled, boot_id="b")
+    before = decisive(journal), all_of_it(journal)
+    journal.close()
+    whole = filled.read_bytes()
+    seen = set()
+    for start in range(0, len(whole), PAGE):
+        filled.write_bytes(whole[:start] + os.urandom(PAGE) + whole[start + PAGE :])
+        try:
+            journal = Journal(path=filled, boot_id="b")
+        except AttachdError as exc:
+            assert exc.code is Code.JOURNAL_UNAVAILABLE
+            seen.add("refused")
+            continue
+        with closing(journal):
+            assert decisive(journal) == before[0]
+            try:
+                assert all_of_it(journal) == before[1]  # an index, of the calls' say
+            except AttachdError as exc:
+                assert exc.code is Code.JOURNAL_UNAVAILABLE
+                seen.add("found when it was read")
+    assert seen == {"refused", "found when it was read"}
+
+
 def test_two_pages_exchanged_are_noticed(filled: Path) -> None:
     whole = filled.read_bytes()
     for start in range(PAGE, len(whole) - PAGE, PAGE):

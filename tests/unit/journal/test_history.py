@@ -11,27 +11,12 @@ import pytest
 from attachd.journal import history
 from attachd.journal.history import Terms
 from attachd.journal.journal import Journal
-from attachd.model import (
-    AttachmentState,
-    Connection,
-    Mode,
-    OperationKind,
-    OperationState,
-    Request,
-    Target,
-)
+from attachd.model import AttachmentState, OperationKind, OperationState, Request
 from attachd.saga.history import Entry, Happening
 from attachd.trace import Call, Library
-from tests.unit.records import a_record
+from tests.unit.records import CONNECTION, a_record
 
 ALL = Terms(ended_before="9999", kept=0, most=0)
-CONNECTION = Connection(
-    protocol="iscsi",
-    targets=(Target(portal="192.0.2.1:3260", iqn="iqn.x:v", lun=1),),
-    mode=Mode.RW,
-    discard=False,
-    encrypted=False,
-)
 
 
 @pytest.fixture
