@@ -9,6 +9,7 @@ from typing import Protocol
 
 from attachd import trace
 from attachd.audit.findings import Finding, FindingCode
+from attachd.errors import AttachdError
 from attachd.journal.history import Terms
 
 LOG = logging.getLogger(__name__)
@@ -41,14 +42,18 @@ class Forgetting:
         """To be called with what each audit found; now and then something is forgotten.
 
         A volume that anything was found about keeps its history. While a world can't be looked at,
-        anything may be left, and all of it is kept. Raises journal-unavailable.
+        anything may be left, and all of it is kept.
         """
         if trace.now() < self._next:
             return
         if any(finding.code is FindingCode.WORLD_UNREACHABLE for finding in findings):
             return
         spared = {finding.volume_id for finding in findings if finding.volume_id is not None}
-        if self._forget(spared):
+        try:
+            if self._forget(spared):
+                self._next = trace.now() + INTERVAL
+        except AttachdError as exc:
+            LOG.warning("No history can be forgotten now: %s", exc)
             self._next = trace.now() + INTERVAL
 
     def _forget(self, spared: Collection[str]) -> bool:

@@ -243,14 +243,15 @@ class Journal:
 
         None of a volume in ``spared``, or one with an open operation, which may be judged by what
         came behind it; nor the latest one of what is attached. With its last operation goes the
-        record of what was detached.
+        record of what was detached. Raises journal-full: what is held back isn't for this.
         """
         doomed: list[str] = []
 
         def write() -> None:
             doomed[:] = history.forget(self._db, terms, spared)
 
-        self._write(write)
+        with self._lock, translated("forget old operations"):
+            self._transact(write)
         return len(doomed)
 
     # --- what happens to steps --------------------------------------------------------------

@@ -11,6 +11,7 @@ from attachd import trace
 from attachd.audit import forgetting
 from attachd.audit.findings import Finding, FindingCode
 from attachd.audit.forgetting import Forgetting
+from attachd.errors import AttachdError, Code
 from attachd.journal.history import Terms
 
 GONE = Finding(
@@ -99,3 +100,22 @@ def test_the_next_audits_turn_goes_on_where_there_is_too_much(
     assert journal.operations == 1
     forgets.forget(())
     assert journal.operations == 0
+
+
+def test_a_journal_that_cannot_be_written_is_asked_again_later(
+    clock: list[float], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Full(Played):
+        def forget_history(self, terms: Terms, *, spared: Collection[str]) -> int:
+            super().forget_history(terms, spared=spared)
+            raise AttachdError(Code.JOURNAL_FULL, "There is no room.")
+
+    journal = Full()
+    forgets = Forgetting(history=journal, most=1, days=1)
+    forgets.forget(())
+    forgets.forget(())
+    assert len(journal.asked) == 1
+    assert "There is no room" in caplog.text
+    clock[0] += forgetting.INTERVAL
+    forgets.forget(())
+    assert len(journal.asked) == 2

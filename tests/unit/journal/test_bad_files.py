@@ -19,9 +19,11 @@ import pytest
 
 from attachd.errors import AttachdError, Code
 from attachd.journal import database
+from attachd.journal.ballast import Ballast, path_of
+from attachd.journal.history import Terms
 from attachd.journal.journal import Journal
 from attachd.journal.rows import attachment_values
-from attachd.model import AttachFlow, AttachmentState, OperationKind, Request
+from attachd.model import AttachFlow, AttachmentState, OperationKind, OperationState, Request
 from attachd.saga.history import Entry, Happening
 from tests.unit.records import a_record
 
@@ -386,6 +388,22 @@ def test_a_daemon_that_starts_on_a_full_disk_can_still_undo(small_disk: Path, ki
         again.accept("o2", replace(REQUEST, request_id="r2"))
     assert excinfo.value.code is Code.JOURNAL_FULL
     again.close()
+
+
+def test_what_is_held_back_is_not_for_forgetting(small_disk: Path) -> None:
+    path = small_disk / "journal.db"
+    journal = Journal(path=path, boot_id="b")
+    for number in range(200):
+        journal.accept(f"o{number}", replace(REQUEST, request_id=f"r{number}"))
+        journal.rest(f"o{number}", OperationState.DONE)
+    journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    fill(small_disk)
+    with pytest.raises(AttachdError) as excinfo:
+        journal.forget_history(Terms(ended_before="9999", kept=0, most=0), spared=())
+    assert excinfo.value.code is Code.JOURNAL_FULL
+    assert Ballast(path=path_of(path)).is_whole()
+    assert len(journal.operations()) == 200
+    journal.close()
 
 
 def test_a_full_disk_without_a_journal(small_disk: Path) -> None:
