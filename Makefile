@@ -37,7 +37,7 @@ check: $(VENV)/ready
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
-	$(VENV)/bin/mypy --strict tools/labkit tools/sharekit tools/environment.py docs/conf.py docs/extensions
+	$(VENV)/bin/mypy --strict tools/labkit tools/sharekit tools/benchkit tools/environment.py docs/conf.py docs/extensions
 
 # The pages, in build/html; the diagrams in them must be what the program draws now.
 docs: $(VENV)/ready

@@ -1,0 +1,80 @@
+"""Many attaches at once, against what no attachd could go below."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from benchkit.figures import Document, Round, say, union
+from benchkit.floor import Floor
+from benchkit.rounds import shown
+from tests.functional.lab import Guest, Host, eventually
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Seconds that as many attaches need at the least, whoever makes them."""
+
+    serial: float
+    """os-brick connects one volume after another."""
+    chain: float
+    """One attach by itself."""
+    cinder: float | None
+    """Cinder's part of all of them at once; None: not measured."""
+
+    @property
+    def highest(self) -> float:
+        """What can't be gone below."""
+        return max(self.serial, self.chain, self.cinder or 0.0)
+
+
+def at_once(
+    host: Host, pairs: Sequence[tuple[Guest, str]], *, chain: float, floor: Floor | None
+) -> Document:
+    """Attach each volume to its guest, all at once; they are detached again.
+
+    ``chain``: seconds of one attach by itself.
+    """
+    named = [(guest.name, volume) for guest, volume in pairs]
+    cinder = None
+    if floor is not None:
+        say(f"Cinder alone, {len(pairs)} at once")
+        cinder = floor.cinder_alone(named)
+    say(f"{len(pairs)} attaches at once")
+    attaches = _all(host, "attach", named)
+    say(f"{len(pairs)} detaches at once")
+    _all(host, "detach", named)
+    bounds = Bounds(
+        serial=union(interval for each in attaches for interval in each.connects()),
+        chain=chain,
+        cinder=cinder,
+    )
+    starts, ends = zip(*(each.interval for each in attaches), strict=True)
+    wall = max(ends) - min(starts)
+    say(f"wall {wall:.1f} s; serial {bounds.serial:.1f}, chain {chain:.1f}, cinder {cinder}")
+    return {
+        "n": len(pairs),
+        "wall": round(wall, 4),
+        "floor": round(bounds.highest, 4),
+        "bounds": {
+            "serial": round(bounds.serial, 4),
+            "chain": round(bounds.chain, 4),
+            "cinder": None if cinder is None else round(cinder, 4),
+        },
+    }
+
+
+def _all(host: Host, verb: str, named: Sequence[tuple[str, str]]) -> list[Round]:
+    """Asked for by one process each, so that nobody waits for another; what came of them."""
+    lines = [f"attachctl {verb} {guest} {volume} --no-wait -f json &" for guest, volume in named]
+    host.script("\n".join([*lines, "wait"]) + "\n")
+    eventually("all are at their end", lambda: not host.open_operations())
+    newest = json.loads(
+        host.do("attachctl", "operation", "list", "-f", "json", "--limit", str(len(named)))
+    )
+    rounds = [shown(host, operation["operation_id"]) for operation in newest]
+    failed = [each.operation["problem"] for each in rounds if each.operation["state"] != "done"]
+    if failed:
+        raise RuntimeError(f"{verb}: {failed}")
+    return rounds
