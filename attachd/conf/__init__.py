@@ -97,13 +97,21 @@ def _refuse_unknown_options(config: cfg.ConfigOpts) -> None:
             if unknown:
                 raise _invalid(
                     f"[{group}] {unknown[0]} in {file}: there is no such option",
-                    resolution=f"Known in [{group}]: {', '.join(sorted(known))}",
+                    resolution=f"{_credentials_hint(config, group)}"
+                    f"Known in [{group}]: {', '.join(sorted(known))}",
                 )
             if not known and difflib.get_close_matches(group, _GROUP_NAMES, cutoff=0.8):
                 raise _invalid(
                     f"[{group}] in {file}: there is no such group",
                     resolution=f"Known: {', '.join(_GROUP_NAMES)}",
                 )
+
+
+def _credentials_hint(config: cfg.ConfigOpts, group: str) -> str:
+    """Which credentials there are is auth_type's to say."""
+    if group != cinder.GROUP or config.cinder.auth_type is not None:
+        return ""
+    return "Set auth_type first: with auth_type = password there are username, password and so on. "
 
 
 def _known_options(config: cfg.ConfigOpts, group: str) -> set[str]:

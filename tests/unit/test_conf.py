@@ -63,6 +63,14 @@ def test_a_misspelt_option_or_group_is_told(
     assert option in details
 
 
+def test_credentials_without_their_type_are_told_what_is_missing(tmp_path: Path) -> None:
+    """What a newcomer forgets: which credentials there are is for auth_type to say."""
+    text = "[cinder]\nauth_url = http://x:5000/v3\nusername = attachd\n"
+    assert load(tmp_path, text).problem.resolution.startswith("Set auth_type first")
+    typed = load(tmp_path, text.replace("[cinder]", "[cinder]\nauth_type = password\nuser = x"))
+    assert "auth_type first" not in typed.problem.resolution
+
+
 @pytest.mark.parametrize("text", ["workers = 3\n", "[DEFAULT\nworkers = 3\n", "\x00\x01"])
 def test_a_file_that_cannot_be_parsed_is_named(tmp_path: Path, text: str) -> None:
     load(tmp_path, text)
