@@ -49,12 +49,16 @@ class Forgetting:
         if any(finding.code is FindingCode.WORLD_UNREACHABLE for finding in findings):
             return
         spared = {finding.volume_id for finding in findings if finding.volume_id is not None}
+        if self._forgets_all(spared):
+            self._next = trace.now() + INTERVAL
+
+    def _forgets_all(self, spared: Collection[str]) -> bool:
+        """Is nothing left to forget, or not now?"""
         try:
-            if self._forget(spared):
-                self._next = trace.now() + INTERVAL
+            return self._forget(spared)
         except AttachdError as exc:
             LOG.warning("No history can be forgotten now: %s", exc)
-            self._next = trace.now() + INTERVAL
+            return True
 
     def _forget(self, spared: Collection[str]) -> bool:
         """Was all of it forgotten?"""

@@ -24,32 +24,31 @@ class LiveAttachments:
         self._select = select
         self._records: dict[str, AttachmentRecord] | None = None
         self._changed: set[str] = set()
-        self._in_order: tuple[AttachmentRecord, ...] = ()
+        self._in_order: tuple[AttachmentRecord, ...] | None = None
 
     def changed(self, record_id: str) -> None:
         """A record's row is written, or may be."""
         self._changed.add(record_id)
+        self._in_order = None
 
     def all(self) -> tuple[AttachmentRecord, ...]:
         """Every record that is neither detached nor released, by guest and device.
 
         Raises journal-unavailable where a row is damaged.
         """
+        if self._in_order is None:
+            records = self._up_to_date().values()
+            self._in_order = tuple(sorted(records, key=lambda r: (r.guest_name, r.device)))
+        return self._in_order
+
+    def _up_to_date(self) -> dict[str, AttachmentRecord]:
         if self._records is None:
             self._records = {r.record_id: r for r in map(attachment_from, self._select(_ALL))}
             self._changed.clear()
-        elif self._changed:
-            for record_id in tuple(self._changed):
-                self._read_anew(self._records, record_id)
-                self._changed.discard(record_id)
-        else:
-            return self._in_order
-        in_order = sorted(self._records.values(), key=lambda r: (r.guest_name, r.device))
-        self._in_order = tuple(in_order)
-        return self._in_order
-
-    def _read_anew(self, records: dict[str, AttachmentRecord], record_id: str) -> None:
-        rows = self._select(_ONE, record_id)
-        records.pop(record_id, None)
-        for row in rows:
-            records[record_id] = attachment_from(row)
+        for record_id in tuple(self._changed):
+            rows = self._select(_ONE, record_id)
+            self._records.pop(record_id, None)
+            for row in rows:
+                self._records[record_id] = attachment_from(row)
+            self._changed.discard(record_id)
+        return self._records

@@ -7,16 +7,14 @@ import subprocess
 import pytest
 
 from tests.functional.lab import Host
-from tests.pages import PROJECT, Command, commands
+from tests.pages import PROJECT, typed_on
 
 
 @pytest.mark.parametrize("name", ["tutorial"])
 def test_a_page_can_be_typed(host: Host, name: str) -> None:
-    typed = [command for command in commands(PROJECT / f"docs/{name}.md") if command.is_run]
-    assert typed
     session = subprocess.run(
         ["bash"],
-        input="".join(map(_checked, typed)),
+        input="".join(command.typed() for command in typed_on(name)),
         cwd=PROJECT,
         text=True,
         capture_output=True,
@@ -24,10 +22,3 @@ def test_a_page_can_be_typed(host: Host, name: str) -> None:
         check=False,
     )
     assert session.returncode == 0, session.stdout + session.stderr
-
-
-def _checked(command: Command) -> str:
-    return (
-        f"{command.line} </dev/null\n"
-        f'[ $? = {command.status} ] || {{ echo "not {command.status}: line $LINENO"; exit 1; }}\n'
-    )

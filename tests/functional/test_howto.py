@@ -15,7 +15,7 @@ import pytest
 from tests.functional import faults
 from tests.functional.conftest import LAB_DIRECTORY
 from tests.functional.lab import Cloud, Guest, Host, Worlds, eventually, run_lab
-from tests.pages import PROJECT, Command, commands
+from tests.pages import PROJECT, Command, typed_on
 
 TREE = "/root/tree"
 FOR_PIP = ("attachd", "etc", "systemd", "tools", "pyproject.toml", "README.md", "LICENSE")
@@ -23,31 +23,14 @@ OFFLINE = {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": "/usr/share/python-wheels"}
 """The lab has no network, and all that attachd needs; pip builds with Debian's setuptools."""
 
 
-def on_page(name: str) -> list[Command]:
-    """Those of a page's commands that can be typed in the lab."""
-    typed = [command for command in commands(PROJECT / f"docs/{name}.md") if command.is_run]
-    assert typed
-    return typed
-
-
 def type_them(
     host: Host, typed: Iterable[Command], *, names: dict[str, str] | None = None, begin: str = ""
 ) -> str:
     """Type commands in one shell, with these names in their places; all that is printed."""
-    lines = (_checked(command, names or {}) for command in typed)
+    lines = (command.with_names(names or {}).typed() for command in typed)
     result = host.run("bash", "-s", stdin="exec 2>&1\n" + begin + "".join(lines), timeout=1800)
     assert result.status == 0, result.out
     return result.out
-
-
-def _checked(command: Command, names: dict[str, str]) -> str:
-    line = command.line
-    for name, value in names.items():
-        line = line.replace(name, value)
-    return (
-        f"{line} </dev/null\n"
-        f"[ $? = {command.status} ] || {{ echo {shlex.quote('not so: ' + line)}; exit 1; }}\n"
-    )
 
 
 @pytest.mark.parametrize(
@@ -60,12 +43,12 @@ def _checked(command: Command, names: dict[str, str]) -> str:
     ],
 )
 def test_a_page_without_names(host: Host, name: str) -> None:
-    assert type_them(host, on_page(name))
+    assert type_them(host, typed_on(name))
 
 
 def test_a_directory_for_shared_locks(host: Host) -> None:
     try:
-        type_them(host, on_page("explanation/locks"))
+        type_them(host, typed_on("explanation/locks"))
         made = host.do("stat", "-c", "%G %a", "/var/lib/os-brick").strip()
         assert made == "os-brick 2770"
         assert "os-brick" in host.do("id", "-nG", "attachd").split()
@@ -74,14 +57,14 @@ def test_a_directory_for_shared_locks(host: Host) -> None:
 
 
 def test_devstacks_attach(host: Host, worlds: Worlds, guest: Guest, volume: str) -> None:
-    type_them(host, on_page("howto/devstack"), names={"GUEST": guest.name, "VOLUME": volume})
+    type_them(host, typed_on("howto/devstack"), names={"GUEST": guest.name, "VOLUME": volume})
     result = host.attachctl("detach", guest.name, volume)
     assert result.status == 0, result.err
     worlds.assert_nothing_left(volume, guest)
 
 
 def test_when_something_is_wrong(host: Host, worlds: Worlds, guest: Guest, volume: str) -> None:
-    typed = on_page("howto/recovery")
+    typed = typed_on("howto/recovery")
     resume = next(n for n, command in enumerate(typed) if "operation resume" in command.line)
     result = host.attachctl("attach", guest.name, volume, "-f", "json")
     assert result.status == 0, result.err
@@ -100,14 +83,14 @@ def test_when_something_is_wrong(host: Host, worlds: Worlds, guest: Guest, volum
 
 
 def test_the_host_is_made_ready(host: Host) -> None:
-    (packages, *_) = on_page("howto/standalone")
+    (packages, *_) = typed_on("howto/standalone")
     assert packages.line.startswith("apt install")
     type_them(host, [packages])  # in the lab they are, and there is no network for another
 
 
 def test_the_roles_of_attachds_user_in_cinder(host: Host, cloud: Cloud) -> None:
     """The command before them asks a terminal for a password: the user is made otherwise."""
-    roles = [c for c in on_page("howto/standalone") if c.line.startswith("openstack role")]
+    roles = [c for c in typed_on("howto/standalone") if c.line.startswith("openstack role")]
     access = json.loads((LAB_DIRECTORY / "clouds.yaml").read_text())["clouds"]["lab"]["auth"]
     begin = _exported({f"OS_{name.upper()}": str(value) for name, value in access.items()})
     identity: Any = cloud.connection.identity
@@ -159,7 +142,7 @@ def credentials() -> list[str]:
 
 
 def test_an_installation_by_hand(host: Host, worlds: Worlds, guest: Guest, volume: str) -> None:
-    typed = on_page("howto/standalone")
+    typed = typed_on("howto/standalone")
     lines = [command.line for command in typed]
     first, then = (
         lines.index("python3 -m venv /opt/attachd"),

@@ -23,11 +23,6 @@ FIRST_SCHEMA = resources.files("attachd.journal") / "migrations" / "0001_first.s
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
     """An open journal with an attachment in each state."""
     journal = Journal(path=path, boot_id="boot-1")

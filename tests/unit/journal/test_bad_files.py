@@ -32,11 +32,6 @@ PAGE = 4096
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
 def filled(path: Path) -> Path:
     """A closed journal of many pages: every table and index has some."""
     journal = Journal(path=path, boot_id="boot-1")

@@ -24,11 +24,6 @@ REQUEST = Request(kind=OperationKind.ATTACH, guest="g1", volume="v1", request_id
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
 def journal(path: Path) -> Iterator[Journal]:
     """Open, with an operation in its write-ahead log."""
     journal = Journal(path=path, boot_id="b")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,18 +16,6 @@ from attachd.trace import Call, Library
 from tests.unit.records import CONNECTION, a_record
 
 ALL = Terms(ended_before="9999", kept=0, most=0)
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    journal = Journal(path=path, boot_id="boot-1")
-    yield journal
-    journal.close()
 
 
 def begun(journal: Journal, name: str, *, volume: str = "v") -> str:

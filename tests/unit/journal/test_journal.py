@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,18 +28,6 @@ from attachd.saga.history import Entry, Happening
 from tests.unit.records import a_record
 
 REQUEST = Request(kind=OperationKind.ATTACH, guest="g1", volume="v1", request_id="r1")
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "journal.db"
-
-
-@pytest.fixture
-def journal(path: Path) -> Iterator[Journal]:
-    journal = Journal(path=path, boot_id="boot-1")
-    yield journal
-    journal.close()
 
 
 def code_of(excinfo: pytest.ExceptionInfo[AttachdError]) -> Code:
