@@ -41,12 +41,12 @@ class Forgetting:
     def forget(self, findings: Sequence[Finding]) -> None:
         """To be called with what each audit found; now and then something is forgotten.
 
-        A volume that anything was found about keeps its history. While a world can't be looked at,
-        anything may be left, and all of it is kept.
+        A volume that anything was found about keeps its history, as does one whose device can't be
+        looked at. While a whole world can't, anything may be left, and all of it is kept.
         """
         if trace.now() < self._next:
             return
-        if any(finding.code is FindingCode.WORLD_UNREACHABLE for finding in findings):
+        if any(map(_about_a_whole_world, findings)):
             return
         spared = {finding.volume_id for finding in findings if finding.volume_id is not None}
         if self._forgets_all(spared):
@@ -77,3 +77,7 @@ class Forgetting:
         if forgotten:
             LOG.info("Forgot %d operations that were over", forgotten)
         return not batch
+
+
+def _about_a_whole_world(finding: Finding) -> bool:
+    return finding.code is FindingCode.WORLD_UNREACHABLE and finding.volume_id is None

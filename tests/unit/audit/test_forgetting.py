@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -77,6 +78,15 @@ def test_now_and_then(clock: list[float]) -> None:
     clock[0] += 1
     forgets.forget(())
     assert len(journal.asked) == asked + 1
+
+
+@pytest.mark.usefixtures("clock")
+def test_one_device_that_does_not_answer_keeps_its_own_history_alone() -> None:
+    journal = Played(operations=1)
+    silent = replace(AWAY, volume_id="v")
+    Forgetting(history=journal, most=1, days=1).forget((silent,))
+    assert journal.operations == 0
+    assert journal.asked[0][1] == {"v"}
 
 
 @pytest.mark.usefixtures("clock")
