@@ -16,9 +16,9 @@ from oslo_concurrency import lockutils
 
 from attachd.errors import AttachdError, Code, World
 from attachd.host import brick
+from attachd.host.polling import rising
 
 _PREFIX = "os-brick-"
-_PAUSE = 0.2
 # Cinder didn't say which service: then all such backends share one guard.
 _UNKNOWN_SERVICE = "unknown-service"
 
@@ -50,7 +50,7 @@ def _take(held: ExitStack, name: str, *, timeout: float) -> None:
     attempt = tenacity.Retrying(
         retry=tenacity.retry_if_exception_type(lockutils.AcquireLockFailedException),
         stop=tenacity.stop_after_delay(timeout),
-        wait=tenacity.wait_fixed(_PAUSE),
+        wait=rising,
         reraise=True,
     )
     try:

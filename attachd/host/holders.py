@@ -7,7 +7,6 @@ which os-brick would take for a map).
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,9 +16,8 @@ import tenacity
 from attachd.errors import AttachdError, Code
 from attachd.host import openers
 from attachd.host.commands import Commands
+from attachd.host.polling import rising
 from attachd.host.sysfs import Device, Map, Sysfs
-
-_PAUSE = 0.5
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ class Holders:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
             stop=tenacity.stop_after_delay(self.release_timeout),
-            wait=tenacity.wait_fixed(_PAUSE),
+            wait=rising,
             retry_error_callback=lambda state: state.outcome.result() if state.outcome else "",
         )
         held_by: str = waiting(lambda: self._held_by(name, own, commands))
@@ -73,8 +71,8 @@ class Holders:
         holding = self.sysfs.holders(name)
         holders = [f"/dev/{holder}" for holder in holding if holder not in own]
         answer = commands.as_root(sys.executable, "-I", "-S", openers.__file__, f"/dev/{name}")
-        state = json.loads(answer)
-        holders += state["openers"]
-        if state["claimed"] and not holding and not holders:
+        claimed, opened_by = openers.read(answer)
+        holders += opened_by
+        if claimed and not holding and not holders:
             holders.append("the kernel (a mount or swap)")
         return ", ".join(holders)

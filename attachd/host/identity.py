@@ -10,7 +10,8 @@ device by its WWN, never by a kernel name, which is another volume's after a reb
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import tenacity
@@ -22,6 +23,7 @@ from attachd.host.brick import (
     PrivsepTimeout,
     ProcessExecutionError,
 )
+from attachd.host.polling import rising
 from attachd.host.sysfs import Block, Device, Map, Sysfs
 from attachd.model import MAP_PREFIX, Connection, HostDevice
 
@@ -29,7 +31,6 @@ _SCSI_ID = ("/lib/udev/scsi_id", "--page=0x83", "--whitelisted")
 _INQUIRY_SECONDS = 60
 # The helper stops the command at its timeout; one that can't be stopped is not waited for either.
 _HELPER_MARGIN = 10
-_UDEV_PAUSE = 0.2
 
 Inquire = Callable[[str], str]
 """A device's WWN from a fresh INQUIRY of VPD page 0x83, in udev's spelling."""
@@ -156,11 +157,9 @@ class Identity:
         node = Path(device.path).resolve()
         a_map = self._sysfs.map(node.name)
         nodes = {node, *(self._dev / name for name in (a_map.devices if a_map else ()))}
-        names = {device.path, *map(str, nodes)}
-        for directory, _, files in os.walk(self._dev):
-            paths = (Path(directory, name) for name in files)
-            names |= {str(p) for p in paths if p.is_symlink() and p.resolve() in nodes}
-        return frozenset(names)
+        own = {str(each) for each in nodes}
+        leading = {link for link in _links(str(self._dev)) if os.path.realpath(link) in own}
+        return frozenset({device.path, *own, *leading})
 
     def _check_place(self, device: Device, connection: Connection) -> None:
         for session, target in self._sysfs.sessions_with(connection.targets):
@@ -194,7 +193,7 @@ class Identity:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda found: found is None),
             stop=tenacity.stop_after_delay(self._udev_timeout),
-            wait=tenacity.wait_fixed(_UDEV_PAUSE),
+            wait=rising,
             retry_error_callback=lambda _: None,
         )
         found: Path | None = waiting(
@@ -213,6 +212,16 @@ class Identity:
             resolution="See that udev runs: udevadm info --query=all --name=" + device.path,
             touched=False,
         )
+
+
+def _links(directory: str) -> Iterator[str]:
+    """Every symbolic link below; of a directory that can't be read none, as in a walk of it."""
+    with suppress(OSError), os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield entry.path
+            elif entry.is_dir():
+                yield from _links(entry.path)
 
 
 def _disk_names(wwn: str) -> tuple[str, ...]:

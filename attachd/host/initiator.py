@@ -3,7 +3,8 @@
 iscsiadm talks to iscsid through an abstract socket. A stopped iscsid comes back: systemd listens on
 that socket, or iscsiadm has its socket unit started (``iscsid.startup``). A masked one doesn't,
 although systemd may still listen for it; only systemd knows, so it is asked. Where there are no
-such units (a container, another init), somebody must listen.
+such units (a container, another init), somebody must listen. Where the service has processes by
+its cgroup, systemd isn't asked: systemctl takes longer than all else that an attach looks at first.
 
 Nothing connects to the socket here: that alone would start iscsid.
 """
@@ -19,6 +20,7 @@ from attachd.host.units import Unit, ask_systemd
 SOCKET = "@ISCSIADM_ABSTRACT_NAMESPACE"
 UNIX_SOCKETS = Path("/proc/net/unix")
 INITIATOR_NAME = Path("/etc/iscsi/initiatorname.iscsi")
+CGROUP_EVENTS = Path("/sys/fs/cgroup/system.slice/iscsid.service/cgroup.events")
 SERVICE, SOCKET_UNIT = "iscsid.service", "iscsid.socket"
 _ACCEPTS = 0x10000
 _COLUMNS = 8
@@ -26,13 +28,18 @@ _NAME = "InitiatorName="
 
 
 def check_initiator(
-    *, unix_sockets: Path = UNIX_SOCKETS, initiator_name: Path = INITIATOR_NAME
+    *,
+    unix_sockets: Path = UNIX_SOCKETS,
+    initiator_name: Path = INITIATOR_NAME,
+    cgroup_events: Path = CGROUP_EVENTS,
 ) -> None:
     """Raise Unreachable iscsi-unavailable where no login could succeed."""
     if not initiator_name.exists():
         raise _unavailable(
             f"{initiator_name} is missing.", resolution="Install open-iscsi and start iscsid."
         )
+    if _has_processes(cgroup_events):
+        return
     if hindrance := iscsid_hindrance(unix_sockets=unix_sockets):
         raise _unavailable(
             hindrance,
@@ -71,6 +78,14 @@ def initiator_name_in(text: str) -> str | None:
     """The name in the file's text, read as os-brick does; None: it has none."""
     lines = (line for line in text.splitlines() if line.startswith(_NAME))
     return next((line.removeprefix(_NAME).strip() for line in lines), None) or None
+
+
+def _has_processes(cgroup_events: Path) -> bool:
+    """No: it may have some all the same, in another slice or without systemd."""
+    try:
+        return "populated 1" in cgroup_events.read_text(encoding="ascii").splitlines()
+    except (OSError, ValueError):
+        return False
 
 
 def _listening(unix_sockets: Path) -> bool:

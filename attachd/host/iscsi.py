@@ -33,6 +33,7 @@ from attachd.host.failures import helper_lost, iscsid_is_starting, iscsid_silent
 from attachd.host.holders import Holders
 from attachd.host.identity import Identity
 from attachd.host.multipath import Maps
+from attachd.host.polling import rising
 from attachd.host.portals import answering
 from attachd.host.sysfs import Block, Device, Map, Session, Sysfs
 from attachd.model import Connection, Target
@@ -49,7 +50,6 @@ _PROTOCOL = "iscsi"
 _FLUSH_MAP = ("multipath", "-f")
 _OF_MAPS = frozenset({_FLUSH_MAP, ("multipath", "-C"), ("multipathd", "del")})
 _DELETION = re.compile(r"/sys/block/([^/]+)/device/delete")
-_PAUSE = 0.5
 _ISCSID_STARTS = 15.0
 """Seconds."""
 
@@ -207,7 +207,7 @@ class IscsiVolumes:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(bool),
             stop=tenacity.stop_after_delay(seconds),
-            wait=tenacity.wait_fixed(_PAUSE),
+            wait=rising,
             retry_error_callback=lambda _: [],
         )
         waiting(lambda: self._idle_records(targets, commands))
@@ -317,7 +317,7 @@ class IscsiVolumes:
         trying = tenacity.Retrying(
             retry=tenacity.retry_if_exception(iscsid_is_starting),
             stop=tenacity.stop_after_delay(_ISCSID_STARTS),
-            wait=tenacity.wait_fixed(_PAUSE),
+            wait=rising,
             reraise=True,
         )
         for attempt in trying:
@@ -425,9 +425,10 @@ class IscsiVolumes:
 
     def _finish(self, targets: Iterable[Target], wwids: Iterable[str], commands: Commands) -> None:
         """Clean up behind os-brick and look: a session without devices may be someone's login."""
-        self._remove_leftovers(targets, commands)
+        removed = self._remove_leftovers(targets, commands)
         self._remove_empty_maps(wwids, commands)
-        self._prove_absence(targets, wwids, commands)
+        left = self._idle_records(targets, commands) if removed else []
+        self._prove_absence(targets, wwids, left)
 
     def _remove_empty_maps(self, wwids: Iterable[str], commands: Commands) -> None:
         """A map whose paths have all gone answers nobody, and would wait for the next volume."""
@@ -444,8 +445,11 @@ class IscsiVolumes:
         found = [each for wwid in wwids for each in self._sysfs.maps_of(wwid)]
         return [each for each in found if not each.devices]
 
-    def _remove_leftovers(self, targets: Iterable[Target], commands: Commands) -> None:
-        """What os-brick doesn't find: sessions without a node record, records without a session."""
+    def _remove_leftovers(self, targets: Iterable[Target], commands: Commands) -> bool:
+        """What os-brick doesn't find: sessions without a node record, records without a session.
+
+        Was there any such record?
+        """
         for session in self._idle_sessions(targets):
             LOG.warning("Logging out of %s: nothing uses its session any more", session.iqn)
             commands(
@@ -453,21 +457,23 @@ class IscsiVolumes:
                 run_as_root=True,
                 check_exit_code=[0, NO_RECORDS],
             )
-        for target in self._idle_records(targets, commands):
+        records = self._idle_records(targets, commands)
+        for target in records:
             commands(
                 *("iscsiadm", "-m", "node", "-T", target.iqn, "-p", target.portal),
                 *("--op", "delete"),
                 run_as_root=True,
                 check_exit_code=[0, NO_RECORDS],
             )
+        return bool(records)
 
     def _prove_absence(
-        self, targets: Iterable[Target], wwids: Iterable[str], commands: Commands
+        self, targets: Iterable[Target], wwids: Iterable[str], records: Iterable[Target]
     ) -> None:
         left = [device.path for device in self._sysfs.lun_devices(targets)]
         left += [f"the session with {session.iqn}" for session in self._idle_sessions(targets)]
         left += [f"the map {each.title}" for each in self._empty_maps(wwids)]
-        left += [f"the node record of {t.iqn}" for t in self._idle_records(targets, commands)]
+        left += [f"the node record of {t.iqn}" for t in records]
         if left:
             raise AttachdError(
                 Code.DISCONNECT_FAILED,

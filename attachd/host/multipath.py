@@ -7,9 +7,8 @@ from collections.abc import Callable
 import tenacity
 
 from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.host.polling import rising
 from attachd.model import Multipath
-
-_PAUSE = 0.2
 
 
 class Maps:
@@ -54,7 +53,7 @@ class Maps:
         waiting = tenacity.Retrying(
             retry=tenacity.retry_if_result(lambda there: not there),
             stop=tenacity.stop_after_delay(self._timeout),
-            wait=tenacity.wait_fixed(_PAUSE),
+            wait=rising,
             retry_error_callback=lambda _: False,
         )
         if self._required(mapped) and not waiting(made):

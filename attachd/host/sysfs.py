@@ -8,6 +8,7 @@ so an answer is to be used at once and never remembered.
 from __future__ import annotations
 
 import errno
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -242,12 +243,13 @@ class Sysfs:
 
 
 def _entries(directory: Path, pattern: str = "*") -> list[Path]:
-    # Path.glob answers an unreadable directory with nothing at all; iterdir raises.
+    # Path.glob answers an unreadable directory with nothing at all; this raises.
     try:
-        return sorted(path for path in directory.iterdir() if path.match(pattern))
+        paths = {path.name: path for path in directory.iterdir()}
     except OSError as exc:
         _check_gone(exc, directory)
         return []
+    return [paths[name] for name in sorted(fnmatch.filter(paths, pattern))]
 
 
 def _text(path: Path) -> str:

@@ -6,7 +6,6 @@ as the room relies on them; both change the tree as the kernel would.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -51,7 +50,8 @@ class OpenIscsi:
                 self._node((portal, iqn), tuple(verb))
             case (_, "-I", "-S", _, path):
                 opened_by = self.opened_by + self.openers.get(path, [])
-                return json.dumps({"claimed": self.claimed, "openers": opened_by}), ""
+                first = "claimed" if self.claimed else "unclaimed"
+                return "\0".join([first, *opened_by]), ""
             case ("multipath", "-f", title) if self.busy_maps:
                 self.busy_maps -= 1
                 raise ProcessExecutionError(exit_code=1, cmd=f"multipath -f {title}")

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from attachd.errors import Code, Unreachable
+from attachd.host import initiator
 from attachd.host.initiator import (
     _listening,
     check_initiator,
@@ -89,6 +90,49 @@ def test_the_names_of_others_sockets_may_be_anything(
     sockets = tmp_path / "unix"
     sockets.write_bytes(NAMED_BY_ANYBODY + last)
     assert _listening(sockets) is found
+
+
+@pytest.fixture
+def named(tmp_path: Path) -> Path:
+    """A file with the initiator's name."""
+    file = tmp_path / "initiatorname.iscsi"
+    file.write_text("InitiatorName=iqn.a:b\n")
+    return file
+
+
+@pytest.fixture
+def systemd(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """systemd says that iscsid is masked; what it was asked."""
+    asked: list[tuple[str, ...]] = []
+
+    def answer(units: tuple[str, ...]) -> list[Unit]:
+        asked.append(units)
+        return [MASKED, MASKED]
+
+    monkeypatch.setattr(initiator, "ask_systemd", answer)
+    return asked
+
+
+def test_an_iscsid_with_processes_is_asked_about_no_further(
+    tmp_path: Path, named: Path, systemd: list[tuple[str, ...]]
+) -> None:
+    events = tmp_path / "cgroup.events"
+    events.write_text("populated 1\nfrozen 0\n")
+    check_initiator(initiator_name=named, cgroup_events=events)
+    assert systemd == []
+
+
+@pytest.mark.parametrize("events", ["populated 0\nfrozen 0\n", "\xff", None])
+def test_else_systemd_is_asked(
+    tmp_path: Path, named: Path, systemd: list[tuple[str, ...]], events: str | None
+) -> None:
+    file = tmp_path / "cgroup.events"
+    if events is not None:
+        file.write_text(events, encoding="latin-1")
+    with pytest.raises(Unreachable) as caught:
+        check_initiator(initiator_name=named, cgroup_events=file)
+    assert caught.value.code is Code.ISCSI_UNAVAILABLE
+    assert len(systemd) == 1
 
 
 def test_no_initiator_name(tmp_path: Path) -> None:

@@ -291,7 +291,6 @@ def test_without_a_node_record_no_login_is_waited_for(bench: Bench) -> None:
 
 
 def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     place = (bench.portal, IQN)
     bench.iscsi.records.add(place)
 
@@ -312,7 +311,6 @@ def test_a_login_under_way_is_waited_for(bench: Bench, monkeypatch: pytest.Monke
 def test_a_login_that_iscsid_gave_up_is_waited_for_no_longer(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     monkeypatch.setattr(iscsi, "LOGIN_SECONDS", 0.1)
     bench.iscsi.records.add((bench.portal, IQN))
     bench.volumes.settle(VOLUME, bench.connection(), age=0)
@@ -412,7 +410,6 @@ def test_a_device_in_use_is_not_severed(
 def test_an_iscsid_that_was_just_restarted_gets_some_time(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(iscsi, "_PAUSE", 0.01)
     bench.connect()
     bench.iscsi.starting = 2
     bench.disconnect()

@@ -2,11 +2,14 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from attachd.host.openers import claimed, openers
+from attachd.host import openers as module
+from attachd.host.openers import claimed, main, openers, read
 
 
 @pytest.fixture
@@ -39,7 +42,7 @@ def test_processes_are_found_by_the_devices_number(tmp_path: Path, device: Path)
     _process(proc, 12, "gone", tmp_path / "closed")
     (proc / "13").mkdir()
     (proc / "uptime").write_text("1")
-    assert openers(device, proc=proc) == ["10 (qemu-system-x86)"]
+    assert openers(str(device), proc=str(proc)) == ["10 (qemu-system-x86)"]
 
 
 def test_an_open_partition_is_the_disk_in_use(tmp_path: Path, device: Path) -> None:
@@ -49,14 +52,52 @@ def test_an_open_partition_is_the_disk_in_use(tmp_path: Path, device: Path) -> N
     partition.mkdir(parents=True)
     (partition / "partition").write_text("1\n")
     (partition / "dev").write_text("259:200\n")
-    assert openers(device, proc=proc, sys_block=sys_block) == ["10 (dd)"]
+    assert openers(str(device), proc=str(proc), sys_block=str(sys_block)) == ["10 (dd)"]
 
 
 def test_multipathd_lets_go_by_itself(tmp_path: Path, device: Path) -> None:
     proc = tmp_path / "proc"
     _process(proc, 10, "multipathd", device)
-    assert openers(device, proc=proc) == []
+    assert openers(str(device), proc=str(proc)) == []
 
 
 def test_a_device_that_cannot_be_opened_is_claimed_by_nobody(device: Path) -> None:
-    assert claimed(device) is False
+    assert claimed(str(device)) is False
+
+
+def test_what_it_prints_can_be_read(
+    device: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["openers", str(device)])
+    for kernel, processes in ((False, []), (True, ["1 (a)", "2 (b)"])):
+        monkeypatch.setattr(module, "claimed", lambda _, kernel=kernel: kernel)
+        monkeypatch.setattr(module, "openers", lambda _, processes=processes: processes)
+        main()
+        assert read(capsys.readouterr().out) == (kernel, processes)
+
+
+@pytest.mark.parametrize("answer", ["", "Traceback", "[]"])
+def test_anything_else_is_no_answer(answer: str) -> None:
+    with pytest.raises(ValueError, match="no answer"):
+        read(answer)
+
+
+def test_a_name_of_any_bytes_can_be_told(tmp_path: Path, device: Path) -> None:
+    proc = tmp_path / "proc"
+    _process(proc, 10, "", device)
+    (proc / "10/comm").write_bytes(b"\xff\n")
+    assert openers(str(device), proc=str(proc)) == ["10 (\\xff)"]
+
+
+def test_it_imports_next_to_nothing() -> None:
+    """Most of its time would be that, several times a detach."""
+    told = subprocess.run(
+        [sys.executable, "-I", "-S", "-X", "importtime", module.__file__, "/dev/null"],
+        capture_output=True,
+        text=True,
+        check=False,  # only root may look into other processes
+    )
+    slow = ("json", "pathlib", "typing", "re", "contextlib")
+    imported = {line.rpartition("|")[2].strip() for line in told.stderr.splitlines()}
+    assert "stat" in imported
+    assert imported.isdisjoint(slow)
