@@ -290,14 +290,17 @@ class CinderClient(VolumeActions):
             )
         return Landed(result=ours[0]) if ours else None
 
-    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+    def update_attachment(
+        self, attachment_id: str, connector: Connector, *, fresh: bool = False
+    ) -> CinderAttachment:
         """PUT the connector: the answer has a connection, and the volume is ``attaching``.
 
         The answer's ``status`` is the one from before the update: Cinder doesn't look again. An
         attachment that has a connection already is returned as it is: Cinder doesn't tell whose
-        connector it carries, but nobody else is given this id.
+        connector it carries, but nobody else is given this id. A ``fresh`` one, which the caller
+        has just created, isn't looked at first.
         """
-        already = self._retry.read(partial(self._connected, attachment_id))
+        already = None if fresh else self._retry.read(partial(self._connected, attachment_id))
         if already:
             return already.result
         return self._retry.change(
@@ -386,15 +389,17 @@ class CinderClient(VolumeActions):
         if not _is_uuid(attachment_id):
             return
         try:
-            self._retry.change(
+            gone = self._retry.change(
                 partial(self._delete, attachment_id),
-                landed=lambda: _done(self._is_gone(attachment_id)),
+                landed=lambda: Landed(result=True) if self._is_gone(attachment_id) else None,
             )
         except Transient as exc:
             failed = exc.status == HTTPStatus.INTERNAL_SERVER_ERROR
             if not (failed and self._detached_instead(attachment_id)):
                 raise
-        self._wait_until_gone(attachment_id)
+            gone = False
+        if not gone:
+            self._wait_until_gone(attachment_id)
 
     def _detached_instead(self, attachment_id: str) -> bool:
         """A delete that cinder-volume did, and cinder-api didn't wait for, fails for ever after.
@@ -416,8 +421,16 @@ class CinderClient(VolumeActions):
             return False
         return True
 
-    def _delete(self, attachment_id: str) -> None:
-        self._send("DELETE", f"/attachments/{attachment_id}")
+    def _delete(self, attachment_id: str) -> bool:
+        """Is it gone, by the answer? Cinder lists there what attachments the volume still has."""
+        response = self._send("DELETE", f"/attachments/{attachment_id}")
+        if response is None:
+            return False
+        try:
+            left = document(response, touched=True).at("attachments").items()
+            return all(each.at("id").text().lower() != attachment_id.lower() for each in left)
+        except AttachdError:
+            return False  # an answer in other words: it is looked for
 
     def _wait_until_gone(self, attachment_id: str) -> None:
         if not self._comes_true(partial(self._is_gone, attachment_id), self._delete_timeout):

@@ -131,6 +131,11 @@ class IscsiHost:
             volume_id, connection, expected_wwn=expected_wwn, given_up=given_up
         )
 
+    def silent(self, connection: Connection) -> bool:
+        """Is there a device of the LUN that can't answer, since its session is down?"""
+        devices = self._sysfs.lun_devices(connection.targets)
+        return not all(map(self._sysfs.answers, devices))
+
     def check_extend(self) -> None:
         """Raise Unreachable iscsi-unavailable where no extend could succeed."""
         self._require_helper()

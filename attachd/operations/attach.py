@@ -22,6 +22,7 @@ from attachd.model import (
 from attachd.operations import prechecks, proofs
 from attachd.operations.operation import Given, Operation
 from attachd.operations.steps import GuestName, Step, Unanswered, VolumeName, bind
+from attachd.operations.together import together
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
 
@@ -48,6 +49,7 @@ class Attach(Operation):
         self._draft: AttachmentRecord | None = None
         self._connection: Connection | None = None  # with secrets: never leaves this object
         self._kernel_path: str | None = None  # /dev/sdX: true only within this run
+        self._fresh = False  # created by this run, and not exported yet
         self._was_there = False  # somebody else had brought the device
         self._perhaps_exported = False  # nobody heard how update ended
 
@@ -72,10 +74,11 @@ class Attach(Operation):
     def _precheck(self) -> None:
         if self.record is not None:
             return  # resumed: what would be refused now is of its own making
-        self._worlds.guests.check()
-        guest = self._worlds.guests.find(self._request.guest)
+        guest, volume = together(
+            lambda: self._worlds.guests.find(self._request.guest),
+            lambda: self._worlds.cinder.find_volume(self._request.volume),
+        )
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
-        volume = self._worlds.cinder.find_volume(self._request.volume)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
             guest = self._worlds.guests.find(guest.guest_id)
             volume = self._worlds.cinder.find_volume(volume.volume_id)
@@ -150,6 +153,7 @@ class Attach(Operation):
     # --- 2 create: the volume is taken ------------------------------------------------------
 
     def _create(self) -> None:
+        self._fresh = self._known.attachment_id is None
         self.record = self._flow.create(self._known)
 
     def _give_back(self) -> None:
@@ -183,18 +187,22 @@ class Attach(Operation):
 
     def _update(self) -> None:
         self._hold_guard()
-        connection = self._connection = _usable(self._known, self._flow.update(self._known))
+        connection = self._connection = self._exported()
         self.record = replace(
             self._known,
             connection=connection.without_secrets(),
             mode=Mode.RO if connection.mode is Mode.RO else self._known.mode,  # Cinder's word
         )
 
+    def _exported(self) -> Connection:
+        fresh, self._fresh = self._fresh, False
+        return _usable(self._known, self._flow.update(self._known, fresh=fresh))
+
     # --- 4 connect --------------------------------------------------------------------------
 
     def _connect(self) -> None:
         # The secrets are in no journal.
-        connection = self._connection or _usable(self._known, self._flow.update(self._known))
+        connection = self._connection or self._exported()
         proofs.prove_unclaimed(connection, self._known, self._worlds.records.live_attachments())
         if self._connection is not None:  # fresh from update: no connect of this was ever begun
             self._was_there = bool(self._worlds.host.wwns(connection))

@@ -42,8 +42,11 @@ class Flow(Protocol):
     def create(self, record: AttachmentRecord) -> AttachmentRecord:
         """The volume is taken; done already: it is ours still, or worlds-disagree."""
 
-    def update(self, record: AttachmentRecord) -> Connection:
-        """The volume is exported to this host; the connection, with its secrets."""
+    def update(self, record: AttachmentRecord, *, fresh: bool) -> Connection:
+        """The volume is exported to this host; the connection, with its secrets.
+
+        ``fresh``: this very run has created the attachment, and asks for the first time.
+        """
 
     def complete(self, record: AttachmentRecord) -> AttachmentRecord:
         """The volume is ``in-use``."""
@@ -116,14 +119,14 @@ class Attachments:
         )
         return replace(record, attachment_id=created.attachment_id)
 
-    def update(self, record: AttachmentRecord) -> Connection:
+    def update(self, record: AttachmentRecord, *, fresh: bool) -> Connection:
         """PUT the connector: the volume becomes ``attaching``, and is exported."""
         connector = {
             **self.worlds.host.connector(),
             "mountpoint": _mountpoint(record),
             "mode": record.mode.value,
         }
-        attachment = self.worlds.cinder.update_attachment(_id(record), connector)
+        attachment = self.worlds.cinder.update_attachment(_id(record), connector, fresh=fresh)
         if attachment.connection is None:
             raise AttachdError(
                 Code.CINDER_REFUSED,
@@ -199,7 +202,7 @@ class VolumeActions:
         self.worlds.cinder.reserve(record.volume_id)
         return replace(record, reserved=True)
 
-    def update(self, record: AttachmentRecord) -> Connection:
+    def update(self, record: AttachmentRecord, *, fresh: bool) -> Connection:  # noqa: ARG002
         """os-initialize_connection: the volume is exported."""
         connector = self.worlds.host.connector()
         connection = self.worlds.cinder.initialize_connection(record.volume_id, connector)

@@ -157,7 +157,13 @@ class Operation(ABC):
         return any(other.state is AttachmentState.ATTACHED for other in self._others())
 
     def _is_given_up(self) -> bool:
-        """Does Cinder not export it to this host any more? Where it can't be asked, it may."""
+        """Is its device silent since Cinder doesn't export it to this host any more?
+
+        Where Cinder can't be asked, it may export it.
+        """
+        connection = self._known.connection
+        if connection is None or not self._worlds.host.silent(connection):
+            return False
         try:
             return self._flow.is_given_up(self._known)
         except Unreachable:

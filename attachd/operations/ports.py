@@ -63,7 +63,9 @@ class Cinder(Protocol):
         ``prior_attachment_ids`` is ours; more than one is worlds-disagree (law 11).
         """
 
-    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+    def update_attachment(
+        self, attachment_id: str, connector: Connector, *, fresh: bool = False
+    ) -> CinderAttachment:
         """PUT the connector: the answer has a connection, and the volume is ``attaching``.
 
         An attachment that carries this connector already is returned as it is.
@@ -219,6 +221,9 @@ class Host(Protocol):
         Touches no device whose fresh WWN isn't ``expected_wwn`` (where one is given). Gone
         already: nothing happens. Raises disconnect-failed, still-in-use, wrong-device.
         """
+
+    def silent(self, connection: Connection) -> bool:
+        """Is there a device of the LUN that can't answer, since its session is down?"""
 
     def check_extend(self) -> None:
         """Raise Unreachable iscsi-unavailable where no extend could succeed (no lsscsi)."""

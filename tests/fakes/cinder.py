@@ -244,7 +244,9 @@ class FakeCinder:
                 self._now_or_late("create", self.rules.create, volume_id, instance_id)
             )
 
-    def update_attachment(self, attachment_id: str, connector: Connector) -> CinderAttachment:
+    def update_attachment(
+        self, attachment_id: str, connector: Connector, *, fresh: bool = False
+    ) -> CinderAttachment:
         """PUT the connector; an attachment that has a connection is returned as it is."""
         with self._call("update", attachment_id):
             row = self.rules.attachment(attachment_id)

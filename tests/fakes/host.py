@@ -305,6 +305,11 @@ class FakeHost:
             self._perhaps_later("disconnect", volume_id, partial(self._take_away, connection))
             self._take_away(connection)
 
+    def silent(self, connection: Connection) -> bool:
+        """Where the target has the LUN no more."""
+        with self._call("silent"):
+            return any(d.target not in self._luns for d in self._devices_of(connection))
+
     def check_extend(self) -> None:
         """Raise Unreachable iscsi-unavailable where lsscsi is missing."""
         with self._call("check_extend"):

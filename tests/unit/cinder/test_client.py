@@ -542,6 +542,25 @@ def test_another_instances_attachment_is_not_ours(
     assert found.instance_id == INSTANCE
 
 
+# --- update ---------------------------------------------------------------------------------
+
+
+def test_an_attachment_that_was_just_created_is_not_looked_at(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "update")
+    client.update_attachment(scene.attachment, CONNECTOR, fresh=True)
+    assert scene.is_done()
+    assert server.seen("get_attachment") == []
+
+
+def test_also_then_a_lost_answer_is_looked_for(server: CinderServer, client: CinderClient) -> None:
+    scene = Scene(server, "update")
+    server.drop("update", after_work=True)
+    assert client.update_attachment(scene.attachment, CONNECTOR, fresh=True).connection is not None
+    assert len(server.seen("update")) == 1
+
+
 # --- delete ---------------------------------------------------------------------------------
 
 
@@ -590,6 +609,34 @@ def test_a_delete_that_nothing_can_finish_says_why_it_failed(
     with pytest.raises(Unreachable) as caught:
         scene.do(client)
     assert "Could not find target" in caught.value.problem.details
+
+
+def test_an_answer_without_the_attachment_says_that_it_is_gone(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "delete")
+    scene.do(client)
+    assert scene.is_done()
+    assert server.seen("get_attachment") == []
+
+
+@pytest.mark.parametrize(
+    "other_words",
+    [
+        lambda answer: answer.clear(),
+        lambda answer: answer.update(attachments=None),
+        lambda answer: answer.update(attachments=[{}]),
+        lambda answer: answer.update(attachments=[{"id": 1}]),
+    ],
+)
+def test_after_any_other_answer_it_is_looked_for(
+    server: CinderServer, client: CinderClient, other_words: Callable[[Any], object]
+) -> None:
+    scene = Scene(server, "delete")
+    server.rewrite("delete", other_words)
+    scene.do(client)
+    assert scene.is_done()
+    assert len(server.seen("get_attachment")) == 1
 
 
 def test_a_delete_waits_until_the_attachment_is_gone(
