@@ -126,8 +126,8 @@ def devstack(
         host.do("chown", "-R", "stack:stack", CHECKOUT)
 
         def run(mode: str) -> None:
-            argv = ("sudo", "-H", "-u", "stack", "bash", f"{HARNESS}/harness.sh", mode)
-            done = host.run(*argv, timeout=1800)
+            as_stack = ("env", f"--chdir={STACK}", "sudo", "-H", "-u", "stack")
+            done = host.run(*as_stack, "bash", f"{HARNESS}/harness.sh", mode, timeout=1800)
             assert done.status == 0, (done.out + done.err)[-8000:]
 
         yield run

@@ -9,7 +9,7 @@ import pytest
 
 from tests.functional.lab import Cloud, Guest, Host, Result, eventually
 
-pytestmark = pytest.mark.exhaustive
+pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(7200)]
 
 AT_ONCE = 4
 PATIENCE = 3600
@@ -22,13 +22,17 @@ def make_volumes(cloud: Cloud) -> Iterator[Callable[[int], list[str]]]:
     """Makes so many volumes; all of them are gone behind the test."""
     made: list[str] = []
 
-    def make(count: int) -> list[str]:
-        made.extend(new := [cloud.volume() for _ in range(count)])
-        return new
+    def one(_: int) -> None:
+        made.append(cloud.volume())
 
-    yield make
-    for volume in made:
-        cloud.delete(volume)
+    def make(count: int) -> list[str]:
+        before = len(made)
+        list(pool.map(one, range(count)))
+        return made[before:]
+
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        yield make
+        list(pool.map(cloud.delete, made))
 
 
 def for_each(host: Host, verb: str, pairs: Sequence[tuple[Guest, str]]) -> None:

@@ -10,7 +10,6 @@ from statistics import median
 from typing import Any
 
 LIBRARIES = ("cinder", "os_brick", "libvirt")
-CHANGES = ("POST", "PUT", "DELETE")
 Interval = tuple[float, float]
 Document = dict[str, Any]
 
@@ -74,14 +73,13 @@ class Round:
 
     @property
     def own_time(self) -> float:
-        """Until in-use (or available), less Cinder's changes, less (dis)connect."""
+        """Until in-use (or available), less Cinder's requests, less (dis)connect."""
         calls = self.operation["calls"]
         last = max(call["ended"] for call in calls if call["library"] == "cinder")
         outside = union(
             (call["started"], call["ended"])
             for call in calls
-            if (call["library"] == "cinder" and call["name"].startswith(CHANGES))
-            or call["name"] in ("connect", "disconnect")
+            if call["library"] == "cinder" or call["name"] in ("connect", "disconnect")
         )
         return float(last) - outside
 

@@ -64,7 +64,13 @@ def memory(host: Host) -> Document:
 
 def client(host: Host, rounds: int) -> Document:
     """What a command takes until it ends."""
-    commands = {"list": "attachctl list", "help": "attachctl --help", "virsh_list": "virsh list"}
+    commands = {
+        "list": "attachctl list",
+        "list_json": "attachctl list -f json",
+        "help": "attachctl --help",
+        "openstack_version": "openstack --version",
+        "virsh_list": "virsh list",
+    }
     return {name: _timed(host, command.split(), rounds) for name, command in commands.items()}
 
 
