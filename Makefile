@@ -9,10 +9,9 @@ PYTHON := $(VENV)/bin/python
 # What `make test` runs in the lab: three quarters of an hour. Apart, for their time, or since they
 # turn the lab's host inside out: the contract suites on the real parts (`make contracts`),
 # test_fault_matrix.py, test_host_life.py (which reboots the host), test_doctor.py (which breaks all
-# that is looked at), test_howto.py, test_package.py and test_devstack_plugin.py (which install
-# attachd otherwise). `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked
-# exhaustive runs by itself only: `make crash` has all kills, `make faults` all faults, and
-# `make many` many volumes.
+# that is looked at), test_howto.py and test_package.py (which install attachd otherwise).
+# `make functional FUNCTIONAL=tests/functional` runs them, too. What is marked exhaustive runs by
+# itself only: `make crash` has all kills, `make faults` all faults, `make many` many volumes.
 FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path.py \
 	tests/functional/test_service.py tests/functional/test_audit.py \
 	tests/functional/test_broken_parts.py tests/functional/test_guarding.py \
@@ -20,7 +19,8 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_adopt.py tests/functional/test_old_style.py \
 	tests/functional/test_multipath.py tests/functional/test_trace.py \
 	tests/functional/test_docs.py tests/functional/test_client.py \
-	tests/functional/test_numbers.py tests/functional/test_kills.py
+	tests/functional/test_numbers.py tests/functional/test_kills.py \
+	tests/functional/test_devstack_plugin.py
 
 .PHONY: demo test check docs unit lab functional cloud contracts crash faults many deb lock sample clean
 
@@ -63,8 +63,8 @@ cloud: $(VENV)/ready
 	ATTACHD_TEST_HOST=$(HOST) $(PYTHON) -m pytest -m "cloud and not exhaustive" \
 		--durations=10 tests/functional
 
-# The contract suites that the fakes pass in `make unit`, on the real parts: Cinder,
-# and inside the lab's host open-iscsi and libvirt. Half an hour.
+# The contract suites that the fakes pass in `make unit`, on the real parts: Cinder, and inside the
+# lab's host open-iscsi and libvirt. Half an hour.
 contracts: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab --durations=10 tests/contract tests/functional/test_contracts.py
