@@ -22,7 +22,8 @@ FUNCTIONAL := tests/functional/test_refusals.py tests/functional/test_happy_path
 	tests/functional/test_numbers.py tests/functional/test_kills.py \
 	tests/functional/test_devstack_plugin.py
 
-.PHONY: demo test check docs unit lab functional cloud contracts crash faults many deb lock sample clean
+.PHONY: demo test check docs unit lab functional cloud contracts crash faults many bench deb lock \
+	sample clean
 
 demo: $(VENV)/ready
 	tools/lab up
@@ -89,6 +90,12 @@ faults: $(VENV)/ready
 many: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_many.py
+
+# Has anything become slower or larger? Ratios within a run, against those of the stored run; twenty
+# minutes. `tools/bench --floor --parallel 8 > tools/benchkit/stored.json` stores another.
+bench: $(VENV)/ready
+	mkdir -p build
+	tools/bench --floor --parallel 8 --against tools/benchkit/stored.json > build/bench.json
 
 # The Debian package, for the lab's Debian, in dist/; and what it must be.
 deb: $(VENV)/ready
