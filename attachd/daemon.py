@@ -61,6 +61,7 @@ from attachd.metrics.exposition import Metrics, application
 from attachd.model import AttachFlow, Multipath
 from attachd.otlp.exporter import Exporter, without_the_extra
 from attachd.systemd import Notifier
+from attachd.warming import Warming
 
 LOG = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ class Daemon:
         auditor: Auditor,
         doctor: Doctor,
         watch: Watch,
+        warming: Warming,
         servers: Sequence[Server],
         exporter: Exporter | None,
         helper: PrivilegedHelper,
@@ -101,6 +103,7 @@ class Daemon:
         self._auditor = auditor
         self._doctor = doctor
         self._watching = watch
+        self._warming = warming
         self._servers = servers
         self._exporter = exporter
         self._helper = helper
@@ -118,6 +121,7 @@ class Daemon:
         try:
             self._engine.start()
             self._watching.start()
+            self._warming.start()
             for server in self._servers:
                 server.start()
             self._notifier.ready()
@@ -146,6 +150,7 @@ class Daemon:
         if not self._engine.stop(self._shutdown_timeout):
             LOG.warning("Operations are under way still: they are journalled and go on at start")
         self._watching.stop(0)
+        self._warming.stop()
         for server in self._servers:
             server.stop()
         self._guests.stop()  # ends what an audit waits for, too
@@ -238,6 +243,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
             ).forget,
             interval=config.audit_interval,
         ),
+        warming=Warming(things={"Cinder": cinder.warm, "the connector": host.connector}),
         servers=servers,
         exporter=exporter,
         helper=helper,

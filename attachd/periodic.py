@@ -14,18 +14,25 @@ LOG = logging.getLogger(__name__)
 class Periodic:
     """Calls ``look`` every ``interval`` seconds between ``start`` and ``stop``.
 
-    ``failing``: what the log says when a look raises; the next one comes all the same.
+    ``failing``: what the log says when a look raises; the next one comes all the same. ``daemon``:
+    the process's end waits for no look.
     """
 
     def __init__(
-        self, *, name: str, interval: float, look: Callable[[], None], failing: str
+        self,
+        *,
+        name: str,
+        interval: float,
+        look: Callable[[], None],
+        failing: str,
+        daemon: bool = False,
     ) -> None:
         self._interval = interval
         self._look = look
         self._failing = failing
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._thread = threading.Thread(target=self._look_now_and_then, name=name)
+        self._thread = threading.Thread(target=self._look_now_and_then, name=name, daemon=daemon)
 
     def start(self) -> None:
         """Begin; the first look comes after one interval."""

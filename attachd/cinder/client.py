@@ -76,6 +76,10 @@ class CinderClient(VolumeActions):
             global_request_id=global_request_id,
         )
 
+    def warm(self) -> None:
+        """Have a token that lives for a while, and Cinder's versions. Asked once; Unreachable."""
+        self._session.microversion()
+
     def attach_flow(self) -> AttachFlow:
         """As configured, else the new style where Cinder offers it."""
         if self._attach_flow is not None:

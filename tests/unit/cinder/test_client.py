@@ -542,6 +542,18 @@ def test_another_instances_attachment_is_not_ours(
     assert found.instance_id == INSTANCE
 
 
+# --- had ready ------------------------------------------------------------------------------
+
+
+def test_the_first_request_waits_for_no_token(server: CinderServer, client: CinderClient) -> None:
+    client.warm()
+    before = [request.path for request in server.requests]
+    client.get_volume(str(uuid.uuid4()))
+    assert before
+    (only,) = server.requests[len(before) :]
+    assert "/volumes/" in only.path
+
+
 # --- update ---------------------------------------------------------------------------------
 
 
