@@ -55,8 +55,14 @@ class Engine(Protocol):
     def accepted(self, request_id: str) -> bool:
         """Was a request with this id accepted before?"""
 
-    def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
-        """The live ones, all or those of a guest (name or id)."""
+    def attachments(
+        self, *, guest: str | None, limit: int | None = None, after: str | None = None
+    ) -> tuple[AttachmentRecord, ...]:
+        """The live ones, all or those of a guest (name or id), by guest and device.
+
+        ``limit`` at most, and only those behind the attachment ``after``. Raises
+        attachment-not-found, guest-not-found.
+        """
 
     def attachment(self, attachment_id: str) -> AttachmentRecord:
         """By Cinder's id, or by the record's own. Raises attachment-not-found."""

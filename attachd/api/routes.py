@@ -224,10 +224,17 @@ def _accepted(view: OperationView) -> Reply:
 
 
 def _attachments(context: Context, call: Call) -> Reply:
+    limit: int | None = call.query.get("limit")
     records: tuple[AttachmentRecord, ...] = context.engine.attachments(
-        guest=call.query.get("guest")
+        guest=call.query.get("guest"),
+        limit=None if limit is None else limit + 1,  # is there one more?
+        after=call.query.get("after"),
     )
-    return Reply(document={"attachments": [documents.attachment(record) for record in records]})
+    page = records[:limit]
+    document: dict[str, object] = {"attachments": [documents.attachment(each) for each in page]}
+    if limit is not None:
+        document["next"] = page[-1].record_id if len(page) < len(records) else None
+    return Reply(document=document)
 
 
 def _attachment(context: Context, call: Call) -> Reply:
@@ -394,9 +401,26 @@ ROUTES = (
         method="GET",
         path="/v1/attachments",
         name="listAttachments",
-        summary="The live attachments.",
+        summary="The live attachments, by guest and device.",
         handler=_attachments,
-        query=(Parameter(name="guest", schema=schemas.text("Only this guest's.")),),
+        query=(
+            Parameter(name="guest", schema=schemas.text("Only this guest's.")),
+            Parameter(
+                name="limit",
+                schema={
+                    "type": "integer",
+                    "minimum": 1,
+                    "maximum": LARGEST_LIMIT,
+                    "description": "So many at most; else all.",
+                },
+            ),
+            Parameter(
+                name="after",
+                schema=schemas.text(
+                    "Only those behind this attachment: what an answer has in `next`."
+                ),
+            ),
+        ),
         answer="Attachments",
     ),
     Route(

@@ -164,7 +164,18 @@ COMPONENTS: dict[str, Schema] = {
             "adopted": {"type": "boolean", "description": "Another hand plugged its disk."},
         }
     ),
-    "Attachments": _object({"attachments": {"type": "array", "items": ref("Attachment")}}),
+    "Attachments": {
+        "type": "object",
+        "required": ["attachments"],
+        "properties": {
+            "attachments": {"type": "array", "items": ref("Attachment")},
+            "next": {
+                **_STRING_OR_NULL,
+                "description": "Where there is a `limit`: what leads to the next page, as `after`; "
+                "null: there is none.",
+            },
+        },
+    },
     "Guest": _object(
         {
             "guest_id": _STRING,

@@ -36,7 +36,7 @@ _STEP_COLUMNS = ("name", "world", "direction", "state", "started_at", "seconds",
 _SPARE_STEP_COLUMNS = ("started_at", "world")
 _SPARE_OPERATION_COLUMNS = ("created_at",)
 
-_PAGE = 100  # operations in one answer
+_PAGE = 100  # operations, or attachments, in one answer
 
 _SEE_OPEN = "attachctl operation list --open\n"
 
@@ -138,10 +138,27 @@ def release(args: Namespace, client: Client) -> Outcome:
 
 def list_(args: Namespace, client: Client) -> Outcome:
     """attachctl list"""
-    query = {} if args.guest is None else {"guest": args.guest}
-    found = client.get("/v1/attachments", query).document["attachments"]
+    query: dict[str, object] = {} if args.guest is None else {"guest": args.guest}
+    found = _attachments(client, query, args.limit)
     short = _LONG_ATTACHMENT if args.long else _SHORT_ATTACHMENT
     return Outcome(text=output.rows(found, style=args.format, columns=args.column, short=short))
+
+
+def _attachments(
+    client: Client, query: dict[str, object], limit: int | None
+) -> list[dict[str, Any]]:
+    """The first ``limit`` attachments, page by page; None: all of them."""
+    found: list[dict[str, Any]] = []
+    page = dict(query)
+    while limit is None or len(found) < limit:
+        if limit is not None:
+            page["limit"] = min(_PAGE, limit - len(found))
+        answer = client.get("/v1/attachments", page).document
+        found += answer["attachments"]
+        if answer.get("next") is None:
+            break
+        page["after"] = answer["next"]
+    return found
 
 
 def show(args: Namespace, client: Client) -> Outcome:

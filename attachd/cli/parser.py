@@ -212,6 +212,9 @@ def build_parser() -> Parser:
 
     listing = _command(commands, "list", "what is attached", ATTACHMENT_COLUMNS)
     listing.add_argument("--guest", metavar="GUEST", help="to this guest only")
+    listing.add_argument(
+        "--limit", metavar="N", type=_number, help="the first N by guest and device; default: all"
+    )
     listing.add_argument("--long", action="store_true", help="more columns in a table")
 
     show = _command(commands, "show", "one attachment", ATTACHMENT_COLUMNS)

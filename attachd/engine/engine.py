@@ -21,6 +21,7 @@ from attachd.engine.runner import Rest, Runner
 from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
+from attachd.journal.live import place
 from attachd.journal.rows import OperationRow
 from attachd.logs.subject import about, note
 from attachd.model import (
@@ -216,12 +217,23 @@ class Engine:
         """Was a request with this id accepted before?"""
         return self._journal.operation_of_request(request_id) is not None
 
-    def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
-        """Live attachments, of one guest (name or id) or of all.
+    def attachments(
+        self, *, guest: str | None, limit: int | None = None, after: str | None = None
+    ) -> tuple[AttachmentRecord, ...]:
+        """Live attachments, of one guest (name or id) or of all, by guest and device.
 
-        Raises guest-not-found where neither the journal nor libvirt knows the guest, and
-        libvirt-unavailable where the journal doesn't and libvirt can't be asked.
+        At most ``limit``, and only those behind the attachment ``after``, by its id, which may be
+        detached by now. Raises attachment-not-found; guest-not-found where neither the journal nor
+        libvirt knows the guest, and libvirt-unavailable where the journal doesn't and libvirt can't
+        be asked.
         """
+        records = self._attachments_of(guest)
+        if after is not None:
+            last = place(self._journal.attachment(after))
+            records = tuple(record for record in records if place(record) > last)
+        return records[:limit]
+
+    def _attachments_of(self, guest: str | None) -> tuple[AttachmentRecord, ...]:
         records = self._journal.live_attachments()
         if guest is None:
             return records

@@ -13,6 +13,11 @@ _ALL = f"SELECT * FROM attachments WHERE {_LIVE}"  # noqa: S608 - own words
 _ONE = f"{_ALL} AND record_id = ?"
 
 
+def place(record: AttachmentRecord) -> tuple[str, str, str]:
+    """Where it stands among others, for good: by guest and device."""
+    return (record.guest_name, record.device, record.record_id)
+
+
 class LiveAttachments:
     """As the journal's file has them; who uses it holds the journal's lock.
 
@@ -38,7 +43,7 @@ class LiveAttachments:
         """
         if self._in_order is None:
             records = self._up_to_date().values()
-            self._in_order = tuple(sorted(records, key=lambda r: (r.guest_name, r.device)))
+            self._in_order = tuple(sorted(records, key=place))
         return self._in_order
 
     def _up_to_date(self) -> dict[str, AttachmentRecord]:

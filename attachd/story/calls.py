@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -74,32 +75,42 @@ During = Mapping[int, Sequence[Message]]
 
 
 def messages_of(calls: Sequence[Call], during: During | None = None) -> Iterator[Message]:
-    """Calls and answers in their order.
+    """Calls and answers in their order; some are under way at once.
 
-    A call within another one is made by the library itself: os-brick runs its commands.
+    A call within one of os-brick's is made by os-brick itself: it runs its commands.
     """
     under_way: list[Call] = []
     for position, call in enumerate(calls):
-        while under_way and not _contains(under_way[-1], call):
-            yield from _answer(under_way.pop(), under_way)
-        yield _question(call, under_way)
+        yield from _answers(under_way, until=call.at)
+        yield _question(call, _caller(call, under_way))
         yield from (during or {}).get(position, ())
         under_way.append(call)
-    while under_way:
-        yield from _answer(under_way.pop(), under_way)
+    yield from _answers(under_way, until=math.inf)
+
+
+def _answers(under_way: list[Call], *, until: float) -> Iterator[Message]:
+    """Of those that end until then; of two at once the one that was asked later is first."""
+    ended = [call for call in reversed(under_way) if call.ended <= until]
+    for call in sorted(ended, key=lambda each: each.ended):
+        caller = _caller(call, under_way)
+        under_way.remove(call)
+        if caller is not call.participant:  # who asked itself has its answer
+            yield _answer(call, caller)
+
+
+def _caller(call: Call, under_way: Iterable[Call]) -> Participant:
+    within = any(outer is not call and _contains(outer, call) for outer in under_way)
+    return Participant.BRICK if within else Participant.ATTACHD
 
 
 def _contains(outer: Call, inner: Call) -> bool:
-    return inner.at < outer.ended and inner.ended <= outer.ended
+    both = {outer.participant, inner.participant}
+    return both == {Participant.BRICK} and outer.at <= inner.at and inner.ended <= outer.ended
 
 
-def _caller(under_way: Sequence[Call]) -> Participant:
-    return under_way[-1].participant if under_way else Participant.ATTACHD
-
-
-def _question(call: Call, under_way: Sequence[Call]) -> Message:
+def _question(call: Call, caller: Participant) -> Message:
     return Message(
-        source=_caller(under_way),
+        source=caller,
         target=call.participant,
         text=call.name,
         at=call.at,
@@ -109,14 +120,11 @@ def _question(call: Call, under_way: Sequence[Call]) -> Message:
     )
 
 
-def _answer(call: Call, under_way: Sequence[Call]) -> Iterator[Message]:
-    """Back to who asked; who asked itself has its answer."""
-    if _caller(under_way) is call.participant:
-        return
+def _answer(call: Call, caller: Participant) -> Message:
     status = call.request.status if call.request else None
-    yield Message(
+    return Message(
         source=call.participant,
-        target=_caller(under_way),
+        target=caller,
         text=call.outcome or (f"HTTP {status}" if status else "ok"),
         at=call.ended,
         seconds=call.seconds,

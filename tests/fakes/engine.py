@@ -15,6 +15,7 @@ from attachd.audit.findings import Finding
 from attachd.doctor import findings as doctor
 from attachd.engine.views import Direction, Event, OperationView, Phase, StepState, StepView
 from attachd.errors import Code, Problem, Refused
+from attachd.journal.live import place
 from attachd.model import (
     GIB,
     AttachmentRecord,
@@ -124,14 +125,20 @@ class FakeEngine:
                 known.view.request.request_id == request_id for known in self._operations.values()
             )
 
-    def attachments(self, *, guest: str | None) -> tuple[AttachmentRecord, ...]:
+    def attachments(
+        self, *, guest: str | None, limit: int | None = None, after: str | None = None
+    ) -> tuple[AttachmentRecord, ...]:
+        behind = None if after is None else place(self.attachment(after))
         with self._changed:
             self._raise()
-            return tuple(
+            listed = (
                 record
                 for record in self._records
-                if record.state.live and guest in (None, record.guest_name, record.guest_id)
+                if record.state.live
+                and guest in (None, record.guest_name, record.guest_id)
+                and (behind is None or place(record) > behind)
             )
+            return tuple(sorted(listed, key=place))[:limit]
 
     def attachment(self, attachment_id: str) -> AttachmentRecord:
         with self._changed:

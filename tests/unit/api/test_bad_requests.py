@@ -147,6 +147,8 @@ def test_a_charset_is_no_other_content_type(served: Path, engine: FakeEngine) ->
         ("GET", "/v1/operations?limit=many"),
         ("GET", "/v1/operations?before="),
         ("GET", "/v1/guests?limit=0"),
+        ("GET", "/v1/attachments?limit=0"),
+        ("GET", "/v1/attachments?limit=1001"),
         ("GET", "/v1/volumes?limit=-1"),
         ("GET", "/v1/volumes?status="),
         ("GET", "/v1/operations/x/events?after=-1"),

@@ -138,10 +138,10 @@ def test_attachments_are_listed_and_shown(served: Path, engine: FakeEngine) -> N
     ask(served, "POST", "/v1/attachments", {"guest": "db", "volume": "logs"})
 
     every = fits(ask(served, "GET", "/v1/attachments"), "Attachments").document["attachments"]
-    assert [found["guest_name"] for found in every] == ["web", "db"]
+    assert [found["guest_name"] for found in every] == ["db", "web"]
     for guest in ("db", engine.guests["db"]):
         found = ask(served, "GET", f"/v1/attachments?guest={guest}").document["attachments"]
-        assert found == every[1:]
+        assert found == every[:1]
     one = fits(ask(served, "GET", f"/v1/attachments/{every[0]['attachment_id']}"), "Attachment")
     assert one.document == every[0]
     assert set(one.document) == ATTACHMENT_FIELDS
@@ -232,6 +232,27 @@ def test_operations_page_by_page(served: Path, engine: FakeEngine) -> None:
     assert listed(f"limit=2&before={id_of('r1')}") == ["r0"]
     assert listed(f"before={id_of('r0')}") == []
     refused(ask(served, "GET", "/v1/operations?before=none"), 404, "operation-not-found")
+
+
+def test_attachments_page_by_page(served: Path, engine: FakeEngine) -> None:
+    for number in range(5):
+        name = f"guest-{number}"
+        engine.guests[name] = str(uuid.uuid4())
+        ask(served, "POST", "/v1/attachments", {**WANTED, "guest": name, "request_id": name})
+
+    def listed(query: str) -> tuple[list[str], str | None]:
+        document = fits(ask(served, "GET", f"/v1/attachments{query}"), "Attachments").document
+        return [found["guest_name"] for found in document["attachments"]], document.get("next")
+
+    every = [f"guest-{number}" for number in range(5)]
+    assert listed("") == (every, None)
+    assert listed("?limit=5") == (every, None)
+    first, following = listed("?limit=2")
+    assert first == every[:2]
+    rest, following = listed(f"?limit=2&after={following}")
+    assert rest == every[2:4]
+    assert listed(f"?limit=2&after={following}") == (every[4:], None)
+    refused(ask(served, "GET", "/v1/attachments?after=none"), 404, "attachment-not-found")
 
 
 @pytest.mark.parametrize("things", ["operations", "guests", "volumes"])

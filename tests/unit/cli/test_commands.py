@@ -188,6 +188,7 @@ def test_an_error_as_json_is_an_object_and_nothing_else(daemon: FakeEngine, run:
         (("list", "--lon"), "did you mean --long?"),
         (("list", "-f", "jsn"), "did you mean json?"),
         (("list", "-c", "devise"), "did you mean device?"),
+        (("list", "--limit", "0"), "not a number above 0: '0'"),
         (("operation", "list", "--limit", "0"), "not a number above 0: '0'"),
         (("operation", "list", "--limit", "all"), "not a number above 0: 'all'"),
         (("list", "surplus\x1b[31m"), r"unrecognized arguments: surplus\x1b[31m"),
@@ -395,7 +396,7 @@ def test_list_of_one_guest(daemon: FakeEngine, run: Run) -> None:
     def names(*argv: str) -> list[str]:
         return run("list", *argv, "-f", "value", "-c", "guest_name").out.split()
 
-    assert names() == ["web", "db"]
+    assert names() == ["db", "web"]
     assert names("--guest", "db") == ["db"]
     assert names("--guest", daemon.guests["web"]) == ["web"]
     assert names("--guest", "nobody") == []
@@ -469,6 +470,24 @@ def test_operations_are_listed(daemon: FakeEngine, run: Run) -> None:
     columns = ("-f", "value", "-c", "kind", "-c", "state", "-c", "guest", "-c", "volume")
     assert run("operation", "list", *columns, "--open").out == "detach running web data\n"
     assert "steps" not in run("operation", "list").out
+
+
+@pytest.mark.parametrize(("limit", "shown"), [("1", 1), ("4", 4), ("5", 5), ("6", 5), (None, 5)])
+def test_attachments_come_page_by_page(
+    daemon: FakeEngine,
+    run: Run,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str | None,
+    shown: int,
+) -> None:
+    monkeypatch.setattr("attachd.cli.commands._PAGE", 2)
+    names = [f"guest-{number}" for number in range(5)]
+    for name in names:
+        daemon.guests[name] = str(uuid.uuid4())
+        run("attach", name, "data")
+    options = () if limit is None else ("--limit", limit)
+    listed = run("list", *options, "-f", "value", "-c", "guest_name").out.split()
+    assert listed == names[:shown]
 
 
 @pytest.mark.parametrize(("limit", "shown"), [("1", 1), ("4", 4), ("5", 5), ("6", 5), (None, 5)])

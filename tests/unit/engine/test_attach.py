@@ -366,6 +366,24 @@ def test_the_attachments_of_a_guest_are_listed_by_any_of_its_names(
     assert caught.value.code is Code.GUEST_NOT_FOUND
 
 
+def test_the_attachments_come_page_by_page(bench: Bench) -> None:
+    names = ["a", "b", "c"]
+    for name in names:
+        bench.guests.add(name)
+        bench.cinder.add_volume(name=f"of-{name}")
+        bench.attach(name, f"of-{name}")
+    every = bench.engine.attachments(guest=None)
+    assert [record.guest_name for record in every] == names
+    assert bench.engine.attachments(guest=None, limit=2) == every[:2]
+    for record_id in (every[1].record_id, every[1].attachment_id):
+        assert bench.engine.attachments(guest=None, after=record_id) == every[2:]
+    bench.detach("b", "of-b")  # its place is known all the same
+    assert bench.engine.attachments(guest=None, after=every[1].record_id) == every[2:]
+    with pytest.raises(Refused) as caught:
+        bench.engine.attachments(guest=None, after="nobody")
+    assert caught.value.code is Code.ATTACHMENT_NOT_FOUND
+
+
 # --- an undo that fails ----------------------------------------------------------------------
 
 

@@ -60,12 +60,12 @@ def test_each_step_has_its_calls(told: Stories) -> None:
         *("precheck", "reserve", "create", "update", "connect", "identify", "plug", "complete"),
         "remember",
     ]
-    assert arrows(story, "precheck")[::2] == [
-        "attachd -> libvirt: ping",
-        "attachd -> libvirt: read",
+    asked = [arrow for arrow in arrows(story, "precheck") if "->" in arrow]
+    assert sorted(asked[:2]) == [  # at the same time
         "attachd -> cinder-api: GET /volumes/data",
-        "attachd -> cinder-api: GET /attachments",
+        "attachd -> libvirt: read",
     ]
+    assert asked[2:] == ["attachd -> cinder-api: GET /attachments"]
     assert arrows(story, "reserve") == ["attachd -> attachd: in the journal alone"]
     assert arrows(story, "complete") == [
         "attachd -> cinder-api: POST /attachments/ID/action",

@@ -68,13 +68,13 @@ def test_a_kill_and_what_followed(told: Mapping[str, Told]) -> None:
 
 def test_a_call_tells_how_it_ended(told: Mapping[str, Told]) -> None:
     calls = told["attached"].operation["calls"]
-    broken = [{**each, "outcome": "timeout"} if each["name"] == "ping" else each for each in calls]
+    broken = [{**each, "outcome": "timeout"} if each["name"] == "list" else each for each in calls]
     (line,) = (
         line
         for line in text.render(told["attached"].but(calls=broken).story()).splitlines()
-        if " ping " in line
+        if " list " in line
     )
-    assert line.partition("-> libvirt       ")[2].startswith("ping (0.0")
+    assert line.partition("-> libvirt       ")[2].startswith("list (0.0")
     assert line.endswith(" s) !! timeout")
 
 
