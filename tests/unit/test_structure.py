@@ -18,7 +18,7 @@ STOREYS = (
     ("engine",),
     ("operations",),
     ("cinder", "host", "guest", "journal"),
-    ("logs",),
+    ("logs", "warming"),
     ("saga", "conf", "systemd", "trace", "periodic", "portal"),
     ("model", "story", "vitals"),
     ("errors", "plain"),
