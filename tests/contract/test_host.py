@@ -132,6 +132,7 @@ def test_connect_identify_disconnect(bench: HostBench, volume_id: str) -> None:
     path = bench.host.connect(volume_id, connection)
     assert bench.host.present(connection)
     assert bench.host.paths(connection) == (path,)
+    assert not bench.host.silent(connection)
     device = bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
     assert device.size_bytes == SIZE
     assert {device.path, path} <= bench.host.names_of(device)
@@ -141,6 +142,7 @@ def test_connect_identify_disconnect(bench: HostBench, volume_id: str) -> None:
     assert again == device
     bench.host.disconnect(volume_id, connection.without_secrets(), expected_wwn=device.wwn)
     assert not bench.host.present(connection)
+    assert not bench.host.silent(connection)
 
 
 def test_with_credentials(bench: HostBench, volume_id: str) -> None:
