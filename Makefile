@@ -91,8 +91,8 @@ many: $(VENV)/ready
 	tools/lab up
 	$(PYTHON) -m pytest -m lab tests/functional/test_many.py
 
-# Has anything become slower or larger? Ratios within a run, against those of the stored run; twenty
-# minutes. `tools/bench --floor --parallel 8 > tools/benchkit/stored.json` stores another.
+# Has anything become slower or larger? Ratios within a run, against those of the stored run; half an
+# hour. `tools/bench --floor --parallel 8 > tools/benchkit/stored.json` stores another.
 bench: $(VENV)/ready
 	mkdir -p build
 	tools/bench --floor --parallel 8 --against tools/benchkit/stored.json > build/bench.json

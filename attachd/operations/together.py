@@ -13,9 +13,10 @@ B = TypeVar("B")
 
 
 def together(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
-    """What both answer. Raises what ``first`` raises, else what ``second`` does.
+    """What both answer. Raises what ``first`` raises, at once, else what ``second`` does.
 
-    Both have ended then. What they call is noted with the operation that asks.
+    Both only ask: ``second`` may still be under way then, and changes nothing. What they call is
+    noted with the operation that asks.
     """
     answer: Future[B] = Future()
 
@@ -27,8 +28,4 @@ def together(first: Callable[[], A], second: Callable[[], B]) -> tuple[A, B]:
 
     beside = threading.Thread(target=copy_context().run, args=(ask,), name="beside", daemon=True)
     beside.start()
-    try:
-        own = first()
-    finally:
-        beside.join()
-    return own, answer.result()
+    return first(), answer.result()

@@ -40,6 +40,8 @@ NOT_TYPED = {
     "sudo tools/guest-host": "for a host that isn't the lab's",
     "OS_CLOUD=devstack-admin make cloud": "for a host that isn't the lab's",
     "openstack user create --domain Default --password-prompt attachd": "asks a terminal",
+    "tools/bench --rounds 5 --floor": "by hand, a quarter of an hour",
+    "make bench": "by hand, half an hour",
     "tools/deb": "make deb",
     "apt install ./dist/attachd_0.1.0-1_amd64.deb": "make deb, and test_package.py with dpkg",
     "apt install python3-venv python3-dev libvirt-dev pkg-config gcc": "tools/setup does it",

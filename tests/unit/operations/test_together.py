@@ -30,19 +30,21 @@ def test_both_calls_are_the_operations() -> None:
     assert {each.name for each in calls} == {"a", "b"}
 
 
-@pytest.mark.parametrize("second", [None, Code.VOLUME_NOT_FOUND])
-def test_the_first_ones_error_comes_first(second: Code | None) -> None:
-    ended = threading.Event()
+def test_the_first_ones_error_waits_for_nobody() -> None:
+    before = set(threading.enumerate())
+    raised = threading.Event()
 
     def other() -> None:
-        ended.set()
-        if second is not None:
-            refuse(second)
+        assert raised.wait(PATIENCE)
+        refuse(Code.VOLUME_NOT_FOUND)
 
     with pytest.raises(Refused) as caught:
         together(lambda: refuse(Code.GUEST_NOT_FOUND), other)
     assert caught.value.code is Code.GUEST_NOT_FOUND
-    assert ended.is_set()
+    raised.set()
+    for thread in set(threading.enumerate()) - before:
+        thread.join(PATIENCE)
+    assert set(threading.enumerate()) <= before
 
 
 def test_the_seconds_error() -> None:
