@@ -1,12 +1,15 @@
-"""Many volumes: as many as a guest has places for, and several on each of several guests."""
+"""Many volumes: as many as a guest has places for, several on each of several guests, and one of
+many whose portal is dead."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.functional import faults
 from tests.functional.lab import Cloud, Guest, Host, Result, eventually
 
 pytestmark = [pytest.mark.exhaustive, pytest.mark.timeout(7200)]
@@ -15,6 +18,9 @@ AT_ONCE = 4
 PATIENCE = 3600
 """Seconds. cinder-volume, emulated, exports one volume in ten."""
 MEGABYTES = 1
+PORTAL_TIMEOUT = 5
+"""Seconds: [host] portal_timeout as it is by itself."""
+SLACK = 1.15
 
 
 @pytest.fixture
@@ -35,16 +41,23 @@ def make_volumes(cloud: Cloud) -> Iterator[Callable[[int], list[str]]]:
         list(pool.map(cloud.delete, made))
 
 
+def ask_for_each(
+    host: Host, verb: str, pairs: Sequence[tuple[Guest, str]], *, at_once: int
+) -> list[tuple[Result, float]]:
+    """attachctl for every pair, so many at once: what came of it, and when (monotonic seconds)."""
+
+    def one(pair: tuple[Guest, str]) -> tuple[Result, float]:
+        guest, volume = pair
+        return host.attachctl(verb, guest.name, volume, timeout=PATIENCE), time.monotonic()
+
+    with ThreadPoolExecutor(at_once) as pool:
+        return list(pool.map(one, pairs))
+
+
 def for_each(host: Host, verb: str, pairs: Sequence[tuple[Guest, str]]) -> None:
     """attachctl for every pair, some at once; all must succeed."""
-
-    def one(pair: tuple[Guest, str]) -> Result:
-        guest, volume = pair
-        return host.attachctl(verb, guest.name, volume, timeout=PATIENCE)
-
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        results = list(pool.map(one, pairs))
-    assert [result.err for result in results if result.status != 0] == []
+    results = ask_for_each(host, verb, pairs, at_once=AT_ONCE)
+    assert [result.err for result, _ in results if result.status != 0] == []
 
 
 def assert_all_attached(host: Host, cloud: Cloud, pairs: Sequence[tuple[Guest, str]]) -> None:
@@ -113,4 +126,43 @@ def test_eight_guests_with_eight_volumes_each(
     assert_all_attached(host, cloud, pairs)
     for_each(host, "detach", pairs)
     eventually("nothing is open", lambda: not host.open_operations())
+    assert_all_gone(host, cloud, pairs)
+
+
+def test_a_dead_portal_holds_up_nobody_else(
+    host: Host,
+    cloud: Cloud,
+    new_guest: Callable[..., Guest],
+    make_volumes: Callable[[int], list[str]],
+) -> None:
+    """Eight at once, and again with a portal that drops what one of them says to it."""
+    count = 8
+    guests = [new_guest("--memory", "128") for _ in range(count)]
+    pairs = list(zip(guests, make_volumes(count), strict=True))
+
+    def attached_by() -> tuple[list[Result], float]:
+        """The results, and the seconds until the last one that succeeded."""
+        began = time.monotonic()
+        results = ask_for_each(host, "attach", pairs, at_once=count)
+        last = max(at for result, at in results if result.status == 0)
+        return [result for result, _ in results], last - began
+
+    results, undisturbed = attached_by()
+    assert [result.err for result in results if result.status != 0] == []
+    for_each(host, "detach", pairs)
+
+    elsewhere = {"method": "PUT", "path": "/attachments/", "rewrite": [":3260", ":3261"]}
+    with (
+        faults.packets(host, 3261, "drop"),
+        faults.cinder_that_fails(host, {**elsewhere, "ahead": 0}),
+    ):
+        results, disturbed = attached_by()
+    (dead,) = [number for number, result in enumerate(results) if result.status != 0]
+    assert (results[dead].status, results[dead].code) == (1, "connect-failed")
+    assert disturbed <= undisturbed * SLACK + PORTAL_TIMEOUT
+    _, without = pairs[dead]
+    assert cloud.status(without) == "available"
+    alive = [pair for number, pair in enumerate(pairs) if number != dead]
+    assert_all_attached(host, cloud, alive)
+    for_each(host, "detach", alive)
     assert_all_gone(host, cloud, pairs)
