@@ -243,7 +243,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
             ).forget,
             interval=config.audit_interval,
         ),
-        warming=Warming(things={"Cinder": cinder.warm, "the connector": host.connector}),
+        warming=Warming(things={"Cinder": cinder.warm, "the connector": host.warm}),
         servers=servers,
         exporter=exporter,
         helper=helper,

@@ -1,7 +1,7 @@
 """Has ready, ahead of time, what every operation would else wait for at its own.
 
-That is a token with some life in it, what Cinder speaks, and the connector's properties. What can't
-be had isn't told of: the operation that needs it says so, or the doctor.
+That is a token with some life in it, what Cinder speaks, and the first time the connector's
+properties. What can't be had isn't told of: the operation that needs it says so, or the doctor.
 """
 
 from __future__ import annotations

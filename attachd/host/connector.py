@@ -51,6 +51,14 @@ class ConnectorProperties:
                 self._known = (fingerprint, self._read_anew(my_ip, host, multipath))
             return dict(self._known[1])
 
+    def warm(self) -> None:
+        """Read them where they never were. Raises as ``get`` does.
+
+        Whoever stopped multipathd shall not have it started by anything but an operation.
+        """
+        if self._known is None:
+            self.get()
+
     def _read_anew(self, my_ip: str, host: str, multipath: bool) -> Connector:
         properties = self._read(my_ip, host, multipath)
         if not properties.get("initiator"):

@@ -89,6 +89,11 @@ class IscsiHost:
         self._require_helper()
         return self._properties.get()
 
+    def warm(self) -> None:
+        """Have the connector's properties ready. Raises Unreachable iscsi-unavailable."""
+        self._require_helper()
+        self._properties.warm()
+
     def guard(
         self, *, shared_targets: bool | None, service_uuid: str | None, wait: bool = True
     ) -> AbstractContextManager[None]:

@@ -48,6 +48,21 @@ def test_read_once(name: Path) -> None:
     assert reader.reads == 1
 
 
+def test_had_ready_once(name: Path) -> None:
+    reader, asked = Reader(), []
+
+    def running() -> bool:
+        asked.append(1)
+        return True
+
+    properties = properties_of(reader, name, multipath=running)
+    properties.warm()
+    properties.warm()
+    assert (reader.reads, len(asked)) == (1, 1)
+    properties.get()
+    assert (reader.reads, len(asked)) == (1, 2)
+
+
 @pytest.mark.parametrize("replaced", [True, False])
 def test_read_anew_when_the_initiator_name_changes(name: Path, replaced: bool) -> None:
     reader = Reader()
