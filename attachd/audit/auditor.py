@@ -16,7 +16,14 @@ from attachd.audit.findings import Finding, FindingCode, Repair
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
-from attachd.model import AttachmentRecord, Guest, HostSession, OperationState, Target
+from attachd.model import (
+    AttachmentRecord,
+    CinderAttachment,
+    Guest,
+    HostSession,
+    OperationState,
+    Target,
+)
 from attachd.operations.flows import find_attachment
 from attachd.operations.ports import Cinder, Guests, Host
 
@@ -135,9 +142,12 @@ class _Audit:
         return found if found and self._is_still(record) else ()
 
     def _in_cinder(self, record: AttachmentRecord) -> CinderSays:
+        volume = self._cinder.get_volume(record.volume_id)
+        shown = volume is not None and record.attachment_id in volume.attachment_ids
         return CinderSays(
-            volume=self._cinder.get_volume(record.volume_id),
-            attachment=find_attachment(self._cinder, record),
+            volume=volume,
+            # Cinder shows there what is attached: nothing else need be asked where all is well.
+            attachment=_attached(record) if shown else find_attachment(self._cinder, record),
         )
 
     def _on_host(self, record: AttachmentRecord) -> HostSays:
@@ -227,6 +237,15 @@ class _Audit:
             else:
                 self._out_of_reach[world] = exc
             return None
+
+
+def _attached(record: AttachmentRecord) -> CinderAttachment:
+    return CinderAttachment(
+        attachment_id=record.attachment_id or "",
+        volume_id=record.volume_id,
+        instance_id=record.instance_id,
+        status="attached",
+    )
 
 
 def _strange(session: HostSession, known: Iterable[Target]) -> HostSession | None:

@@ -12,7 +12,7 @@ from attachd.audit import auditor
 from attachd.audit.findings import Finding, FindingCode
 from attachd.errors import Code, Refused, World
 from attachd.model import AttachmentState, GuestDisk, GuestState, OperationKind, Target
-from tests.unit.bench import Bench
+from tests.unit.bench import Bench, in_both_styles
 
 
 def codes(bench: Bench) -> list[str]:
@@ -30,6 +30,15 @@ def test_four_worlds_that_agree(bench: Bench, guest: str, volume: str) -> None:
     assert bench.auditor.audit() == ()
     bench.detach("web", "data")
     assert bench.auditor.audit() == ()
+
+
+@in_both_styles
+def test_cinder_is_asked_once_for_each_attachment_in_order(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    before = len(bench.cinder.calls)
+    assert bench.auditor.audit() == ()
+    assert [call.verb for call in bench.cinder.calls[before:]] == ["get_volume"]
 
 
 def test_a_finding_says_what_each_world_says_and_what_to_do(
