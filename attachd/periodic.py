@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from attachd.errors import AttachdError
@@ -15,7 +16,8 @@ class Periodic:
     """Calls ``look`` every ``interval`` seconds between ``start`` and ``stop``.
 
     ``failing``: what the log says when a look raises; the next one comes all the same. ``daemon``:
-    the process's end waits for no look.
+    the process's end waits for no look. ``share``: what the looks may take of a processor; one that
+    took long is followed by a longer pause.
     """
 
     def __init__(
@@ -26,8 +28,10 @@ class Periodic:
         look: Callable[[], None],
         failing: str,
         daemon: bool = False,
+        share: float = 1.0,
     ) -> None:
         self._interval = interval
+        self._share = share
         self._look = look
         self._failing = failing
         self._stopping = threading.Event()
@@ -51,12 +55,15 @@ class Periodic:
         return not self._thread.is_alive()
 
     def _look_now_and_then(self) -> None:
+        pause = self._interval
         while not self._stopping.is_set():
-            self._wake.wait(self._interval)
+            self._wake.wait(pause)
             self._wake.clear()  # before the look: what wakes it from here on it may not have seen
             if self._stopping.is_set():
                 return
+            began = time.thread_time()
             self._try_to_look()
+            pause = max(self._interval, (time.thread_time() - began) / self._share)
 
     def _try_to_look(self) -> None:
         try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TypeVar
 
@@ -89,18 +89,16 @@ class _Audit:
         self._guests = guests
         self._out_of_reach: dict[World, AttachdError] = {}
         self._everyone: tuple[Guest, ...] = ()
+        self._settled_before: tuple[AttachmentRecord, ...] = ()
 
     def run(self) -> tuple[Finding, ...]:
         """See :meth:`Auditor.audit`."""
         before = self._journal.live_attachments()
+        self._settled_before = self._settled(self._journal.operations(open_only=True))
         self._everyone = self._ask(World.GUEST, self._guests.all) or ()
         operations = self._journal.operations(open_only=True)
         extends = {row.volume_id for row in operations if not row.holds_volume}
-        settled = [
-            record
-            for record in self._journal.live_attachments()
-            if not _is_kept_off(record, operations)
-        ]
+        settled = self._settled(operations)
         findings = [
             *(
                 finding
@@ -120,13 +118,18 @@ class _Audit:
         unreachable = [_unreachable(world, None, exc) for world, exc in self._out_of_reach.items()]
         return (*unreachable, *findings)
 
+    def _settled(self, operations: Collection[OperationRow]) -> tuple[AttachmentRecord, ...]:
+        return tuple(
+            record
+            for record in self._journal.live_attachments()
+            if not _is_kept_off(record, operations)
+        )
+
     def _attachment(self, record: AttachmentRecord) -> tuple[Finding, ...]:
         unseen: list[Finding] = []
         cinder = self._ask(World.CINDER, lambda: self._in_cinder(record), record, unseen)
         host = self._ask(World.HOST, lambda: self._on_host(record), record, unseen)
-        guest = self._ask(
-            World.GUEST, lambda: GuestSays(guest=self._guests.get(record.guest_id)), record, unseen
-        )
+        guest = self._ask(World.GUEST, lambda: self._in_guest(record), record, unseen)
         found = (
             *unseen,
             *compare(
@@ -156,6 +159,13 @@ class _Audit:
         return HostSays(
             wwns=self._host.wwns(record.connection), sizes=self._host.sizes(record.connection)
         )
+
+    def _in_guest(self, record: AttachmentRecord) -> GuestSays:
+        """As everyone was asked, once for all; by itself where it wasn't settled yet then."""
+        if record in self._settled_before:
+            everyone = (each for each in self._everyone if each.guest_id == record.guest_id)
+            return GuestSays(guest=next(everyone, None))
+        return GuestSays(guest=self._guests.get(record.guest_id))
 
     def _is_still(self, record: AttachmentRecord) -> bool:
         open_now = self._journal.operations(open_only=True)

@@ -14,10 +14,13 @@ from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
+_SHARE = 0.01  # of a processor
+
 
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
+    Less often where audits would take more than a hundredth of a processor.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
     ``forget`` gets it, and forgets history that nothing of is left.
     """
@@ -39,6 +42,7 @@ class Watch:
             interval=interval,
             look=self._look,
             failing="The four worlds can't be compared now",
+            share=_SHARE,
         )
 
     def start(self) -> None:

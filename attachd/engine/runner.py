@@ -67,6 +67,7 @@ class Runner:
         self._history = [event.entry for event in self._events]
         self._first_problem = next((e.problem for e in self._events if e.problem), None)
         self._last_error: AttachdError | None = None
+        self._journalled: AttachmentRecord | None = None
 
     def run(self) -> Rest:
         """Drive the operation until it rests."""
@@ -253,14 +254,16 @@ class Runner:
         self._append(Entry(happening=happening, step=step.spec.name), reason, problem)
 
     def _append(self, entry: Entry, reason: str, problem: Problem | None) -> None:
+        record = self._operation.record
         self._journal.append(
             self._id,
             entry,
             reason=reason,
             problem=problem,
-            record=self._operation.record,
+            record=None if record == self._journalled else record,
             calls=tuple(self._calls),
         )
+        self._journalled = record
         self._calls.clear()
         self._note_attachment()
         self._history.append(entry)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fnmatch
+import os
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -81,12 +82,16 @@ class Sysfs:
 
     def sessions(self) -> tuple[Session, ...]:
         """Every session, whatever its state: a failed one comes back by itself."""
-        found = (self._session(path) for path in _entries(self._root / "class/iscsi_session"))
-        return tuple(session for session in found if session is not None)
+        return tuple(self._session(sid, iqn) for sid, iqn in self._session_names())
 
     def sessions_with(self, targets: Iterable[Target]) -> tuple[tuple[Session, Target], ...]:
-        """The sessions with any of these targets, each with its target."""
-        sessions = self.sessions()
+        """The sessions with any of these targets, each with its target.
+
+        Of all others, of which a host may have hundreds, no more than the name is read.
+        """
+        targets = tuple(targets)
+        iqns = {target.iqn for target in targets}
+        sessions = [self._session(sid, iqn) for sid, iqn in self._session_names() if iqn in iqns]
         return tuple((s, target) for target in targets for s in sessions if s.is_to(target))
 
     def session_devices(self, session: Session) -> tuple[Device, ...]:
@@ -115,7 +120,7 @@ class Sysfs:
         """A SCSI disk by its kernel name; None: there is none."""
         base = self._root / "block" / name
         try:
-            place = (base / "device").resolve(strict=True)
+            place = Path(os.path.realpath(base / "device", strict=True))
             sectors = int(_text(base / "size"))
         except OSError as exc:
             _check_gone(exc, base)
@@ -129,7 +134,7 @@ class Sysfs:
             sid=sid,
             lun=int(lun[1]),
             size_bytes=sectors * _SECTOR,
-            wwn=self._wwn(place),
+            wwn=self._wwn(name),
         )
 
     def answers(self, device: Device) -> bool:
@@ -145,13 +150,16 @@ class Sysfs:
 
     def devices_with(self, wwn: str) -> tuple[Device, ...]:
         """Every SCSI disk of this host with that WWN."""
-        found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))
+        found = (self.device(name) for name in self._disks() if self._wwn(name) == wwn)
         return tuple(device for device in found if device is not None and device.wwn == wwn)
 
     def local_disks(self) -> frozenset[str]:
         """The names of the SCSI disks that no iSCSI session brought."""
-        found = (self.device(path.name) for path in _entries(self._root / "block", "sd*"))
+        found = map(self.device, self._disks())
         return frozenset(each.name for each in found if each is not None and each.sid is None)
+
+    def _disks(self) -> Iterator[str]:
+        return (name for name in _names(self._root / "block") if name.startswith("sd"))
 
     def holders(self, name: str) -> tuple[str, ...]:
         """The block devices that rest on this one or on a partition of it (dm, md)."""
@@ -206,20 +214,26 @@ class Sysfs:
         part, _, whole = uuid.partition("-")
         return part.startswith("part") and whole == f"{_MAP}-{a_map.wwid}"
 
-    def _session(self, path: Path) -> Session | None:
-        match = _SESSION.fullmatch(path.name)
-        if match is None:
-            return None
-        try:
-            iqn = _text(path / "targetname")
-        except OSError as exc:
-            _check_gone(exc, path)
-            return None
-        sid = int(match[1])
+    def _session_names(self) -> Iterator[tuple[int, str]]:
+        """Number and IQN of each session."""
+        directory = self._root / "class/iscsi_session"
+        for name in _names(directory):
+            if (match := _SESSION.fullmatch(name)) is None:
+                continue
+            try:
+                iqn = _text(directory / name / "targetname")
+            except OSError as exc:
+                _check_gone(exc, directory / name)
+                continue
+            yield int(match[1]), iqn
+
+    def _session(self, sid: int, iqn: str) -> Session:
         return Session(sid=sid, iqn=iqn, portals=frozenset(self._portals(sid)))
 
     def _portals(self, sid: int) -> Iterator[tuple[str, int]]:
-        for connection in _entries(self._root / "class/iscsi_connection", f"connection{sid}:*"):
+        base = self._root / f"class/iscsi_session/session{sid}/device"
+        for place in _entries(base, "connection*"):
+            connection = place / "iscsi_connection" / place.name
             for prefix in ("persistent_", ""):
                 try:
                     address = _text(connection / f"{prefix}address")
@@ -232,28 +246,39 @@ class Sysfs:
                 if port.isdigit():
                     yield split_portal(f"{address}:{port}")
 
-    def _wwn(self, place: Path) -> str | None:
+    def _wwn(self, name: str) -> str | None:
+        path = self._root / "block" / name / "device/vpd_pg83"
         try:
-            return wwn_of((place / "vpd_pg83").read_bytes())
+            return wwn_of(_bytes(path))
         except OSError as exc:
             # The kernel says EINVAL where the device has no such page.
             if exc.errno != errno.EINVAL:
-                _check_gone(exc, place)
+                _check_gone(exc, path)
             return None
 
 
 def _entries(directory: Path, pattern: str = "*") -> list[Path]:
+    return [directory / name for name in fnmatch.filter(_names(directory), pattern)]
+
+
+def _names(directory: Path) -> list[str]:
+    """What is in a directory, in order; nothing where there is none."""
     # Path.glob answers an unreadable directory with nothing at all; this raises.
     try:
-        paths = {path.name: path for path in directory.iterdir()}
+        with os.scandir(directory) as entries:
+            return sorted(entry.name for entry in entries)
     except OSError as exc:
         _check_gone(exc, directory)
         return []
-    return [paths[name] for name in sorted(fnmatch.filter(paths, pattern))]
 
 
 def _text(path: Path) -> str:
-    return path.read_text().strip()
+    return _bytes(path).decode().strip()
+
+
+def _bytes(path: Path) -> bytes:
+    with path.open("rb", buffering=0) as file:
+        return file.read()
 
 
 def _check_gone(exc: OSError, path: Path) -> None:

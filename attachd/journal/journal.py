@@ -1,4 +1,8 @@
-"""The journal's verbs. Each returns when what it wrote is on the disk."""
+"""The journal's verbs. Each returns when what it wrote is on the disk, or says that it may not be.
+
+No end of this process loses anything that was written. A power cut may take the last lines that
+nothing durable was written behind: outcomes, never an intent.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +34,7 @@ from attachd.journal.rows import (
     problem_text,
 )
 from attachd.model import AttachmentRecord, OperationState, Request
-from attachd.saga.history import Entry
+from attachd.saga.history import Entry, Happening
 from attachd.trace import Call
 
 LOG = logging.getLogger(__name__)
@@ -141,6 +145,7 @@ class Journal:
             "problem = NULL, waiting_for = NULL, finished_at = NULL WHERE operation_id = ?",
             utc_now(),
             operation_id,
+            durable=False,
         )
 
     def accept_again(self, operation_id: str) -> None:
@@ -167,6 +172,8 @@ class Journal:
     ) -> OperationRow | None:
         """Set the busy mark of an operation on its guest's disk and its volume (law 5).
 
+        On the disk with the operation's next intent, which comes before any effect.
+
         The open operation that holds the volume's mark already, and so prevented it; else None.
         """
         with self._lock:
@@ -186,6 +193,7 @@ class Journal:
                 volume_id,
                 volume_name,
                 operation_id,
+                durable=False,
             )
             return None
 
@@ -268,6 +276,8 @@ class Journal:
     ) -> None:
         """Journal what happens to a step, and what became known with it, in one transaction.
 
+        On the disk at the return where an effect comes next (law 1). Of an effect whose outcome was
+        lost in a power cut recovery takes a look, as of one that attachd died in.
         ``calls``: those that were made since the last line.
         """
 
@@ -277,7 +287,7 @@ class Journal:
             if record is not None:
                 self._write_record(operation_id, record)
 
-        self._write(write)
+        self._write(write, durable=entry.happening in _BEFORE_EFFECTS)
 
     def events(self, operation_id: str, *, after: int = 0) -> tuple[EventRow, ...]:
         """What happened to an operation's steps, oldest first, behind number ``after``."""
@@ -305,9 +315,9 @@ class Journal:
     def reserve(self, record: AttachmentRecord) -> None:
         """Write a new record and bind it to its operation, in one transaction.
 
-        Raises device-name-taken or already-attached.
+        On the disk with the operation's next intent. Raises device-name-taken or already-attached.
         """
-        self._write(lambda: self._write_record(record.operation_id, record))
+        self._write(lambda: self._write_record(record.operation_id, record), durable=False)
 
     def forget(self, record_id: str) -> None:
         """The attach of this record was undone: it holds nothing more.
@@ -469,9 +479,9 @@ class Journal:
         except sqlite3.IntegrityError as exc:
             raise _clash(record, exc) from exc
 
-    def _write(self, work: Callable[[], None]) -> None:
+    def _write(self, work: Callable[[], None], *, durable: bool = True) -> None:
         """Do ``work`` in one transaction; a full disk costs the ballast, not the operation."""
-        with self._lock, translated("write to the journal"):
+        with self._lock, translated("write to the journal"), self._synchronous(durable):
             try:
                 self._transact(work)
             except (sqlite3.Error, OSError) as exc:
@@ -479,6 +489,18 @@ class Journal:
                     raise
                 LOG.warning("The journal's disk is full: its reserve is used up from now on")
                 self._transact(work)
+
+    @contextmanager
+    def _synchronous(self, durable: bool) -> Iterator[None]:
+        """Not durable: no wait for the disk; the next durable transaction takes this one along."""
+        if durable:
+            yield
+            return
+        self._db.execute("PRAGMA synchronous = NORMAL")
+        try:
+            yield
+        finally:
+            self._db.execute("PRAGMA synchronous = FULL")
 
     def _transact(self, work: Callable[[], None]) -> None:
         self._db.execute("BEGIN IMMEDIATE")
@@ -490,11 +512,11 @@ class Journal:
                 self._db.execute("ROLLBACK")
             raise
 
-    def _execute(self, statement: str, *values: object) -> None:
+    def _execute(self, statement: str, *values: object, durable: bool = True) -> None:
         def write() -> None:
             self._db.execute(statement, values)
 
-        self._write(write)
+        self._write(write, durable=durable)
 
     def _one(self, query: str, *values: object) -> sqlite3.Row | None:
         with self._reading():
@@ -511,6 +533,7 @@ class Journal:
             yield
 
 
+_BEFORE_EFFECTS = frozenset({Happening.DO_INTENT, Happening.UNDO_INTENT})
 _FIXED_COLUMNS = frozenset({"record_id", "created_at"})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -22,8 +23,10 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def periodic(look: Callable[[], None], *, interval: float = 0.001) -> Periodic:
-    return Periodic(name="test", interval=interval, look=look, failing="It can't look now")
+def periodic(look: Callable[[], None], *, interval: float = 0.001, share: float = 1.0) -> Periodic:
+    return Periodic(
+        name="test", interval=interval, look=look, failing="It can't look now", share=share
+    )
 
 
 class Looks:
@@ -133,3 +136,35 @@ def test_stopped_while_it_looks_it_says_so() -> None:
 
 def test_one_that_was_never_started_stops() -> None:
     assert periodic(Looks()).stop(1)
+
+
+def test_a_look_that_took_long_is_followed_by_a_longer_pause() -> None:
+    """By the processor's time: what was waited for costs nobody anything."""
+    looks = Looks()
+
+    def look() -> None:
+        looks()
+        while time.thread_time() < looks.count * 0.02:
+            pass
+
+    thread = periodic(look, share=0.02 / NEVER)
+    thread.start()
+    looks.reach(1)
+    threading.Event().wait(0.3)  # three hundred intervals
+    assert looks.count == 1
+    thread.wake()
+    looks.reach(2)
+    assert thread.stop(PATIENCE)
+
+
+def test_a_look_that_only_waits_is_followed_by_the_next() -> None:
+    looks = Looks()
+
+    def look() -> None:
+        looks()
+        threading.Event().wait(0.01)
+
+    thread = periodic(look, share=0.5)
+    thread.start()
+    looks.reach(3)
+    assert thread.stop(PATIENCE)

@@ -41,6 +41,16 @@ def test_cinder_is_asked_once_for_each_attachment_in_order(
     assert [call.verb for call in bench.cinder.calls[before:]] == ["get_volume"]
 
 
+def test_the_guests_are_asked_once_for_all_attachments(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.cinder.add_volume(name="second")
+    bench.attach("web", "second")
+    before = len(bench.guests.calls)
+    assert bench.auditor.audit() == ()
+    assert [call.method for call in bench.guests.calls[before:]] == ["all"]
+
+
 def test_a_finding_says_what_each_world_says_and_what_to_do(
     bench: Bench, guest: str, volume: str
 ) -> None:
@@ -266,6 +276,9 @@ def test_what_comes_and_goes_while_the_audit_asks_is_no_finding(
     assert bench.auditor.audit() == ()
     around(world, question, after=lambda: bench.detach("web", "second"))
     assert bench.auditor.audit() == ()
+    around(world, question, after=lambda: bench.attach("web", "second"))
+    assert bench.auditor.audit() == ()
+    bench.detach("web", "second")
     bench.assert_nothing_left(guest, second)
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from attachd.errors import Unreachable
+from attachd.host import sysfs as sysfs_module
 from attachd.host.sysfs import Sysfs
 from tests.unit.host.tree import GIB, IQN, OTHER_WWN, WWN, Tree, designator, page_83, target
 
@@ -67,7 +68,7 @@ def test_portals_are_compared_by_meaning(
 
 def test_a_session_led_elsewhere_answers_to_both_portals(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
-    (tree.sys / "class/iscsi_connection/connection1:0/address").write_text("10.0.0.9\n")
+    (tree.connection(1) / "address").write_text("10.0.0.9\n")
     assert sysfs.sessions_with([target()])
     assert sysfs.sessions_with([target(portal="10.0.0.9:3260")])
 
@@ -133,3 +134,37 @@ def test_what_cannot_be_read_is_not_taken_for_gone(tree: Tree, sysfs: Sysfs) -> 
         sysfs.sessions()
     assert not caught.value.touched
     assert IQN not in str(caught.value)
+
+
+def test_one_volumes_devices_cost_little_among_many_sessions(
+    tree: Tree, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each other session its name is read, and nothing else."""
+    read, names = sysfs_module._bytes, sysfs_module._names
+    reads: list[Path] = []
+    listed: list[Path] = []
+
+    def noting_read(path: Path) -> bytes:
+        reads.append(path)
+        return read(path)
+
+    def noting_names(directory: Path) -> list[str]:
+        listed.append(directory)
+        return names(directory)
+
+    monkeypatch.setattr(sysfs_module, "_bytes", noting_read)
+    monkeypatch.setattr(sysfs_module, "_names", noting_names)
+    tree.session(1)
+    tree.lun(1, 0, "sda")
+
+    def costs() -> tuple[int, int]:
+        reads.clear()
+        listed.clear()
+        assert [device.name for device in sysfs.lun_devices([target()])] == ["sda"]
+        return len(reads), len(listed)
+
+    alone = costs()
+    for number in range(2, 42):
+        tree.session(number, iqn=f"{IQN}-{number}")
+        tree.lun(number, 0, f"sd-{number}", wwn=OTHER_WWN)
+    assert costs() == (alone[0] + 40, alone[1])

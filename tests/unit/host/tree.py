@@ -47,11 +47,16 @@ class Tree:
         (session / "device").symlink_to(self._host(sid))
         (session / "targetname").write_text(f"{iqn}\n")
         (session / "state").write_text("LOGGED_IN\n")
-        link = self.sys / f"class/iscsi_connection/connection{sid}:0"
-        link.mkdir(parents=True)
+        connection = self.connection(sid)
+        connection.mkdir(parents=True)
         for prefix in ("", "persistent_"):
-            (link / f"{prefix}address").write_text(f"{address.strip('[]')}\n")
-            (link / f"{prefix}port").write_text(f"{port}\n")
+            (connection / f"{prefix}address").write_text(f"{address.strip('[]')}\n")
+            (connection / f"{prefix}port").write_text(f"{port}\n")
+
+    def connection(self, sid: int) -> Path:
+        """What the kernel tells of a session's one connection."""
+        name = f"connection{sid}:0"
+        return self._host(sid) / name / "iscsi_connection" / name
 
     def lun(self, sid: int, lun: int, name: str, *, wwn: str | None = WWN, size: int = GIB) -> Path:
         place = self._host(sid) / f"target{sid}:0:0/{sid}:0:0:{lun}"
@@ -117,7 +122,6 @@ class Tree:
             if self._host(sid) in block.resolve().parents:
                 self.remove_lun(block.name)
         shutil.rmtree(self.sys / f"class/iscsi_session/session{sid}")
-        shutil.rmtree(self.sys / f"class/iscsi_connection/connection{sid}:0")
         shutil.rmtree(self._host(sid))
 
     def _host(self, sid: int) -> Path:

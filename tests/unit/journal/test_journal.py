@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +40,52 @@ def test_the_file_is_the_daemons_alone(journal: Journal, path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_every_commit_is_on_the_disk_before_it_returns(journal: Journal, path: Path) -> None:
-    journal.accept("o1", REQUEST)
-    assert journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2
+def test_what_comes_before_an_effect_is_on_the_disk_at_its_return(journal: Journal) -> None:
+    """What else is written waits for no disk, and is taken along by the next that does."""
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
+    assert commits(journal, lambda: journal.accept("o1", REQUEST)) == [FULL]
+    for happening in Happening:
+        durable = happening in (Happening.DO_INTENT, Happening.UNDO_INTENT)
+        entry = Entry(happening=happening, step="create")
+        how = commits(journal, partial(journal.append, "o1", entry, reason="next"))
+        assert how == [FULL if durable else NORMAL], happening
+    assert commits(journal, lambda: journal.start("o1")) == [NORMAL]
+    assert commits(journal, lambda: journal.rest("o1", OperationState.DONE)) == [FULL]
+
+
+def test_a_refused_write_leaves_the_next_one_durable(journal: Journal) -> None:
+    journal.accept("o1", REQUEST)
+    journal.reserve(a_record(record_id="r1", operation_id="o1"))
+    with pytest.raises(AttachdError):
+        journal.reserve(a_record(record_id="r2", operation_id="o1"))
+    entry = Entry(happening=Happening.DO_INTENT, step="create")
+    assert commits(journal, lambda: journal.append("o1", entry, reason="next")) == [FULL]
+
+
+NORMAL, FULL = 1, 2
+
+
+def commits(journal: Journal, work: Callable[[], object]) -> list[int]:
+    """How each commit of ``work`` treats the disk: PRAGMA synchronous, by SQLite's own statements.
+
+    FULL waits for the disk at each commit in write-ahead mode, NORMAL doesn't.
+    """
+    seen: list[int] = []
+    now = journal._db.execute("PRAGMA synchronous").fetchone()[0]
+
+    def note(statement: str) -> None:
+        nonlocal now
+        if statement.startswith("PRAGMA synchronous ="):
+            now = {"NORMAL": NORMAL, "FULL": FULL}[statement.rsplit(maxsplit=1)[-1]]
+        elif statement == "COMMIT":
+            seen.append(now)
+
+    journal._db.set_trace_callback(note)
+    try:
+        work()
+    finally:
+        journal._db.set_trace_callback(None)
+    return seen
 
 
 def test_what_was_asked_for_is_read_as_it_was_written(journal: Journal) -> None:
