@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,8 +17,8 @@ class Periodic:
     """Calls ``look`` every ``interval`` seconds between ``start`` and ``stop``.
 
     ``failing``: what the log says when a look raises; the next one comes all the same. ``daemon``:
-    the process's end waits for no look. ``share``: what the looks may take of a processor; one that
-    took long is followed by a longer pause.
+    the process's end waits for no look. ``share``: what the looks' thread may take of a processor:
+    one that took long is followed by a longer pause, ``longest`` seconds at most.
     """
 
     def __init__(
@@ -29,9 +30,11 @@ class Periodic:
         failing: str,
         daemon: bool = False,
         share: float = 1.0,
+        longest: float = math.inf,
     ) -> None:
         self._interval = interval
         self._share = share
+        self._longest = max(longest, interval)
         self._look = look
         self._failing = failing
         self._stopping = threading.Event()
@@ -63,7 +66,8 @@ class Periodic:
                 return
             began = time.thread_time()
             self._try_to_look()
-            pause = max(self._interval, (time.thread_time() - began) / self._share)
+            earned = (time.thread_time() - began) / self._share
+            pause = min(max(self._interval, earned), self._longest)
 
     def _try_to_look(self) -> None:
         try:

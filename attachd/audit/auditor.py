@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
 
@@ -89,16 +89,18 @@ class _Audit:
         self._guests = guests
         self._out_of_reach: dict[World, AttachdError] = {}
         self._everyone: tuple[Guest, ...] = ()
-        self._settled_before: tuple[AttachmentRecord, ...] = ()
+        self._by_id: Mapping[str, Guest] = {}
+        self._settled_before: Mapping[str, AttachmentRecord] = {}
 
     def run(self) -> tuple[Finding, ...]:
         """See :meth:`Auditor.audit`."""
         before = self._journal.live_attachments()
-        self._settled_before = self._settled(self._journal.operations(open_only=True))
+        settled_before, _ = self._settled()
         self._everyone = self._ask(World.GUEST, self._guests.all) or ()
-        operations = self._journal.operations(open_only=True)
+        self._settled_before = {record.record_id: record for record in settled_before}
+        self._by_id = {guest.guest_id: guest for guest in self._everyone}
+        settled, operations = self._settled()
         extends = {row.volume_id for row in operations if not row.holds_volume}
-        settled = self._settled(operations)
         findings = [
             *(
                 finding
@@ -118,31 +120,45 @@ class _Audit:
         unreachable = [_unreachable(world, None, exc) for world, exc in self._out_of_reach.items()]
         return (*unreachable, *findings)
 
-    def _settled(self, operations: Collection[OperationRow]) -> tuple[AttachmentRecord, ...]:
-        return tuple(
-            record
-            for record in self._journal.live_attachments()
-            if not _is_kept_off(record, operations)
-        )
+    def _settled(self) -> tuple[tuple[AttachmentRecord, ...], tuple[OperationRow, ...]]:
+        """What no operation is at work on, and the open operations.
+
+        The attachments are read first: an operation that begins behind that is seen, or stamps its
+        record anew.
+        """
+        records = self._journal.live_attachments()
+        operations = self._journal.operations(open_only=True)
+        settled = (record for record in records if not _is_kept_off(record, operations))
+        return tuple(settled), operations
 
     def _attachment(self, record: AttachmentRecord) -> tuple[Finding, ...]:
         unseen: list[Finding] = []
         cinder = self._ask(World.CINDER, lambda: self._in_cinder(record), record, unseen)
         host = self._ask(World.HOST, lambda: self._on_host(record), record, unseen)
-        guest = self._ask(World.GUEST, lambda: self._in_guest(record), record, unseen)
-        found = (
-            *unseen,
-            *compare(
-                record,
-                cinder=cinder,
-                host=host,
-                guest=guest,
-                guests=self._everyone,
-                attachments=self._journal.live_attachments(),
-            ),
-        )
+
+        def compared(guest: GuestSays | None) -> tuple[Finding, ...]:
+            return (
+                *unseen,
+                *compare(
+                    record,
+                    cinder=cinder,
+                    host=host,
+                    guest=guest,
+                    guests=self._everyone,
+                    attachments=self._journal.live_attachments(),
+                ),
+            )
+
+        # All guests were asked at once before; where that differs one is asked again by itself.
+        settled = self._settled_before.get(record.record_id) == record
+        if settled and not compared(GuestSays(guest=self._by_id.get(record.guest_id))):
+            return ()
+        found = compared(self._ask(World.GUEST, lambda: self._in_guest(record), record, unseen))
         # An operation that began meanwhile is what changed the worlds.
         return found if found and self._is_still(record) else ()
+
+    def _in_guest(self, record: AttachmentRecord) -> GuestSays:
+        return GuestSays(guest=self._guests.get(record.guest_id))
 
     def _in_cinder(self, record: AttachmentRecord) -> CinderSays:
         volume = self._cinder.get_volume(record.volume_id)
@@ -159,13 +175,6 @@ class _Audit:
         return HostSays(
             wwns=self._host.wwns(record.connection), sizes=self._host.sizes(record.connection)
         )
-
-    def _in_guest(self, record: AttachmentRecord) -> GuestSays:
-        """As everyone was asked, once for all; by itself where it wasn't settled yet then."""
-        if record in self._settled_before:
-            everyone = (each for each in self._everyone if each.guest_id == record.guest_id)
-            return GuestSays(guest=next(everyone, None))
-        return GuestSays(guest=self._guests.get(record.guest_id))
 
     def _is_still(self, record: AttachmentRecord) -> bool:
         open_now = self._journal.operations(open_only=True)

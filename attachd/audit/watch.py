@@ -15,12 +15,14 @@ from attachd.periodic import Periodic
 LOG = logging.getLogger(__name__)
 
 _SHARE = 0.01  # of a processor
+# Seconds: what is dangerous must not go unseen for longer.
+_LONGEST_PAUSE = 300.0
 
 
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    Less often where audits would take more than a hundredth of a processor.
+    Less often where this would take more than a hundredth of a processor, up to five minutes.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
     ``forget`` gets it, and forgets history that nothing of is left.
     """
@@ -43,6 +45,7 @@ class Watch:
             look=self._look,
             failing="The four worlds can't be compared now",
             share=_SHARE,
+            longest=_LONGEST_PAUSE,
         )
 
     def start(self) -> None:

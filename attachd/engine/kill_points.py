@@ -31,7 +31,7 @@ class Moment(StrEnum):
     BEFORE_INTENT = "before-intent"  # nothing says that it shall be done
     AFTER_INTENT = "after-intent"  # that is on the disk, and nothing was done
     AFTER_EFFECT = "after-effect"  # it was done, and nothing says so
-    AFTER_OUTCOME = "after-outcome"  # that is on the disk
+    AFTER_OUTCOME = "after-outcome"  # that is journalled
 
 
 class Verb(StrEnum):

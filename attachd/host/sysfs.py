@@ -134,7 +134,7 @@ class Sysfs:
             sid=sid,
             lun=int(lun[1]),
             size_bytes=sectors * _SECTOR,
-            wwn=self._wwn(name),
+            wwn=_wwn(place),
         )
 
     def answers(self, device: Device) -> bool:
@@ -150,7 +150,8 @@ class Sysfs:
 
     def devices_with(self, wwn: str) -> tuple[Device, ...]:
         """Every SCSI disk of this host with that WWN."""
-        found = (self.device(name) for name in self._disks() if self._wwn(name) == wwn)
+        blocks = self._root / "block"
+        found = (self.device(n) for n in self._disks() if _wwn(blocks / n / "device") == wwn)
         return tuple(device for device in found if device is not None and device.wwn == wwn)
 
     def local_disks(self) -> frozenset[str]:
@@ -246,15 +247,16 @@ class Sysfs:
                 if port.isdigit():
                     yield split_portal(f"{address}:{port}")
 
-    def _wwn(self, name: str) -> str | None:
-        path = self._root / "block" / name / "device/vpd_pg83"
-        try:
-            return wwn_of(_bytes(path))
-        except OSError as exc:
-            # The kernel says EINVAL where the device has no such page.
-            if exc.errno != errno.EINVAL:
-                _check_gone(exc, path)
-            return None
+
+def _wwn(place: Path) -> str | None:
+    path = place / "vpd_pg83"
+    try:
+        return wwn_of(_bytes(path))
+    except OSError as exc:
+        # The kernel says EINVAL where the device has no such page.
+        if exc.errno != errno.EINVAL:
+            _check_gone(exc, path)
+        return None
 
 
 def _entries(directory: Path, pattern: str = "*") -> list[Path]:

@@ -1,4 +1,4 @@
-"""attachd's durable memory: SQLite, write-ahead log, synchronous=FULL.
+"""attachd's durable memory: SQLite, write-ahead log, synchronous=FULL before every effect.
 
 It owns journal.db and its ballast; it does no I/O in any other world and decides nothing. Whoever
 writes an intent to it gets back only when the row is on the disk, which is what "intent before

@@ -480,31 +480,23 @@ class Journal:
             raise _clash(record, exc) from exc
 
     def _write(self, work: Callable[[], None], *, durable: bool = True) -> None:
-        """Do ``work`` in one transaction; a full disk costs the ballast, not the operation."""
-        with self._lock, translated("write to the journal"), self._synchronous(durable):
+        """Do ``work`` in one transaction; a full disk costs the ballast, not the operation.
+
+        Not durable: it waits for no disk, and the next durable one takes it along.
+        """
+        with self._lock, translated("write to the journal"):
             try:
-                self._transact(work)
+                self._transact(work, durable=durable)
             except (sqlite3.Error, OSError) as exc:
                 if not (is_full(exc) and self._ballast.give_up()):
                     raise
                 LOG.warning("The journal's disk is full: its reserve is used up from now on")
-                self._transact(work)
+                self._transact(work, durable=durable)
 
-    @contextmanager
-    def _synchronous(self, durable: bool) -> Iterator[None]:
-        """Not durable: no wait for the disk; the next durable transaction takes this one along."""
-        if durable:
-            yield
-            return
-        self._db.execute("PRAGMA synchronous = NORMAL")
+    def _transact(self, work: Callable[[], None], *, durable: bool = True) -> None:
         try:
-            yield
-        finally:
-            self._db.execute("PRAGMA synchronous = FULL")
-
-    def _transact(self, work: Callable[[], None]) -> None:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
+            self._db.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
+            self._db.execute("BEGIN IMMEDIATE")
             work()
             self._db.execute("COMMIT")
         except BaseException:

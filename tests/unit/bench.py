@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -28,6 +29,7 @@ in_both_styles = pytest.mark.parametrize("flow", list(AttachFlow))
 """Marks a test, or a module, whose bench attaches in the new style, and once more in the old."""
 
 PATIENCE = 30.0
+_FULL = 2  # PRAGMA synchronous
 RESUME_SECONDS = 0.3
 """What waits goes on by itself no sooner: time for a test to see that it waits."""
 
@@ -42,6 +44,7 @@ class Bench:
 
     ``flow``: the style in which it attaches.
     ``at``: what happens in the worlds at a named moment (see kill_points), once each.
+    ``power_cuts``: what the journal didn't wait for the disk with is lost in a crash.
     """
 
     directory: Path
@@ -56,6 +59,7 @@ class Bench:
     requests: int = 0
     flow: AttachFlow = AttachFlow.ATTACHMENTS
     observers: Sequence[Observer] = ()
+    power_cuts: bool = False
 
     def __post_init__(self) -> None:
         self.cinder.configure(self.flow)
@@ -63,6 +67,8 @@ class Bench:
     def start(self) -> None:
         """A daemon starts."""
         self.journal = Journal(path=self.directory / "journal.db", boot_id=self.boot_id)
+        if self.power_cuts:
+            self.keep_what_is_on_the_disk()
         self.metrics = Metrics(journal=self.journal)
         self.engine = Engine(
             journal=self.journal,
@@ -92,10 +98,32 @@ class Bench:
             self.killed.set()
             raise KilledError
 
+    def keep_what_is_on_the_disk(self) -> None:
+        """From here on the journal's files are kept aside as of each commit that is durable."""
+        self.power_cuts = True
+        transact = self.journal._transact
+
+        def keeping(work: Callable[[], None], *, durable: bool = True) -> None:
+            transact(work, durable=durable)
+            if self.journal._db.execute("PRAGMA synchronous").fetchone()[0] == _FULL:
+                self._copy_journal(self.directory, self.directory / "disk")
+
+        self.journal._transact = keeping  # type: ignore[method-assign]
+        self._copy_journal(self.directory, self.directory / "disk")
+
+    def _copy_journal(self, source: Path, target: Path) -> None:
+        target.mkdir(exist_ok=True)
+        for name in ("journal.db", "journal.db-wal"):
+            (target / name).unlink(missing_ok=True)
+            if (source / name).exists():
+                shutil.copy(source / name, target / name)
+
     def recover(self) -> None:
         """The daemon was killed; the next one brings everything to its end."""
         assert self.engine.stop(PATIENCE), "the engine left a thread"
         self.journal.close()
+        if self.power_cuts:
+            self._copy_journal(self.directory / "disk", self.directory)
         self.start()
         self.until_closed()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -23,9 +24,20 @@ def no_thread_is_left() -> Iterator[None]:
     assert set(threading.enumerate()) <= before
 
 
-def periodic(look: Callable[[], None], *, interval: float = 0.001, share: float = 1.0) -> Periodic:
+def periodic(
+    look: Callable[[], None],
+    *,
+    interval: float = 0.001,
+    share: float = 1.0,
+    longest: float = math.inf,
+) -> Periodic:
     return Periodic(
-        name="test", interval=interval, look=look, failing="It can't look now", share=share
+        name="test",
+        interval=interval,
+        look=look,
+        failing="It can't look now",
+        share=share,
+        longest=longest,
     )
 
 
@@ -162,9 +174,23 @@ def test_a_look_that_only_waits_is_followed_by_the_next() -> None:
 
     def look() -> None:
         looks()
-        threading.Event().wait(0.01)
+        threading.Event().wait(0.05)
 
-    thread = periodic(look, share=0.5)
+    thread = periodic(look, share=0.05 / (2 * PATIENCE))
+    thread.start()
+    looks.reach(2)
+    assert thread.stop(PATIENCE)
+
+
+def test_no_pause_is_longer_than_the_longest() -> None:
+    looks = Looks()
+
+    def look() -> None:
+        looks()
+        while time.thread_time() < looks.count * 0.02:
+            pass
+
+    thread = periodic(look, share=0.02 / NEVER, longest=0.05)
     thread.start()
     looks.reach(3)
     assert thread.stop(PATIENCE)

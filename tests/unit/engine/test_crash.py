@@ -1,7 +1,8 @@
 """A daemon that is killed at any moment of an operation, and the next one's recovery.
 
 At each moment that has a name, doing and undoing, the thread that drives the operation dies, while
-the journal and the worlds stay as they were; then a new engine starts on them.
+the journal and the worlds stay as they were; then a new engine starts on them. In a power cut the
+journal loses what it didn't wait for the disk with.
 """
 
 from __future__ import annotations
@@ -30,6 +31,13 @@ PLUGGED = ATTACH.index("attach.plug.do.after-effect")
 RESERVED = ATTACH.index("attach.reserve.do.after-intent")
 LET_GO = DETACH.index("detach.unplug.do.after-effect")
 BEGUN = DETACH.index("detach.begin.do.after-intent")
+
+
+@pytest.fixture(autouse=True, params=["killed", "power cut"])
+def crash(request: pytest.FixtureRequest, bench: Bench) -> None:
+    """How the daemon ends."""
+    if request.param == "power cut":
+        bench.keep_what_is_on_the_disk()
 
 
 @pytest.mark.parametrize("moment", ATTACH)

@@ -65,8 +65,24 @@ def test_what_comes_shortly_behind_the_first_news_is_told_with_it(
     assert bench.engine.wait(operation_id, after=events[-1].seq, timeout=PATIENCE) == ()
 
 
-def test_who_has_no_time_gets_what_there_is(bench: Bench, guest: str, volume: str) -> None:
-    bench.guests.make_deaf(guest)
-    operation_id = bench.submit(OperationKind.DETACH, "web", "data")
-    bench.rested(operation_id)
-    assert bench.engine.wait(operation_id, after=0, timeout=0)
+def test_who_has_no_time_gets_what_there_is(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an operation that is under way, too."""
+    monkeypatch.setattr("attachd.engine.engine._SHORTLY", 10 * PATIENCE)
+    bench.guests.add("web")
+    bench.cinder.add_volume(name="data")
+    begun, go_on = threading.Event(), threading.Event()
+
+    def hold_up() -> None:
+        begun.set()
+        go_on.wait(PATIENCE)
+
+    bench.cinder.before_next("update", hold_up)
+    operation_id = bench.submit(OperationKind.ATTACH, "web", "data")
+    try:
+        assert begun.wait(PATIENCE)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(bench.engine.wait, operation_id, after=0, timeout=0)
+            assert waiting.result(PATIENCE)
+    finally:
+        go_on.set()
+    assert bench.rested(operation_id).state == "done"

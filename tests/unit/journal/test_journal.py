@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import stat
-from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -43,14 +42,27 @@ def test_the_file_is_the_daemons_alone(journal: Journal, path: Path) -> None:
 def test_what_comes_before_an_effect_is_on_the_disk_at_its_return(journal: Journal) -> None:
     """What else is written waits for no disk, and is taken along by the next that does."""
     assert journal._db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
-    assert commits(journal, lambda: journal.accept("o1", REQUEST)) == [FULL]
+    journal.accept("o1", REQUEST)
+    assert waits_for_the_disk(journal)
     for happening in Happening:
+        journal.append("o1", Entry(happening=happening, step="create"), reason="next")
         durable = happening in (Happening.DO_INTENT, Happening.UNDO_INTENT)
-        entry = Entry(happening=happening, step="create")
-        how = commits(journal, partial(journal.append, "o1", entry, reason="next"))
-        assert how == [FULL if durable else NORMAL], happening
-    assert commits(journal, lambda: journal.start("o1")) == [NORMAL]
-    assert commits(journal, lambda: journal.rest("o1", OperationState.DONE)) == [FULL]
+        assert waits_for_the_disk(journal) is durable, happening
+    for soon_followed in (
+        partial(journal.start, "o1"),
+        partial(journal.reserve, a_record(record_id="r1", operation_id="o1")),
+        partial(journal.claim, "o1", guest_id="g", guest_name="g", volume_id="v", volume_name="v"),
+    ):
+        soon_followed()
+        assert not waits_for_the_disk(journal), soon_followed
+    for final in (
+        partial(journal.rest, "o1", OperationState.NEEDS_ATTENTION),
+        partial(journal.accept_again, "o1"),
+        partial(journal.forget, "r1"),
+    ):
+        journal.start("o1")
+        final()
+        assert waits_for_the_disk(journal), final
 
 
 def test_a_refused_write_leaves_the_next_one_durable(journal: Journal) -> None:
@@ -58,34 +70,13 @@ def test_a_refused_write_leaves_the_next_one_durable(journal: Journal) -> None:
     journal.reserve(a_record(record_id="r1", operation_id="o1"))
     with pytest.raises(AttachdError):
         journal.reserve(a_record(record_id="r2", operation_id="o1"))
-    entry = Entry(happening=Happening.DO_INTENT, step="create")
-    assert commits(journal, lambda: journal.append("o1", entry, reason="next")) == [FULL]
+    journal.append("o1", Entry(happening=Happening.DO_INTENT, step="create"), reason="next")
+    assert waits_for_the_disk(journal)
 
 
-NORMAL, FULL = 1, 2
-
-
-def commits(journal: Journal, work: Callable[[], object]) -> list[int]:
-    """How each commit of ``work`` treats the disk: PRAGMA synchronous, by SQLite's own statements.
-
-    FULL waits for the disk at each commit in write-ahead mode, NORMAL doesn't.
-    """
-    seen: list[int] = []
-    now = journal._db.execute("PRAGMA synchronous").fetchone()[0]
-
-    def note(statement: str) -> None:
-        nonlocal now
-        if statement.startswith("PRAGMA synchronous ="):
-            now = {"NORMAL": NORMAL, "FULL": FULL}[statement.rsplit(maxsplit=1)[-1]]
-        elif statement == "COMMIT":
-            seen.append(now)
-
-    journal._db.set_trace_callback(note)
-    try:
-        work()
-    finally:
-        journal._db.set_trace_callback(None)
-    return seen
+def waits_for_the_disk(journal: Journal) -> bool:
+    """Did the last commit? In write-ahead mode FULL (2) does, NORMAL doesn't."""
+    return bool(journal._db.execute("PRAGMA synchronous").fetchone()[0] == 2)
 
 
 def test_what_was_asked_for_is_read_as_it_was_written(journal: Journal) -> None:
