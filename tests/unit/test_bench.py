@@ -20,7 +20,12 @@ RUN: dict[str, Any] = {
         for verb in ("attach", "detach")
     },
     "cold": {"attach": 10.0, "detach": 8.0},
-    "parallel": {"n": 8, "wall": 60.0, "floor": 40.0},
+    "parallel": {
+        "n": 8,
+        "wall": 60.0,
+        "floor": 40.0,
+        "idle": {"attachments": 8, "cpu": 0.02},
+    },
     "memory": {"daemon_pss_kib": 60 * 1024, "helper_pss_kib": 40 * 1024},
     "client": {"list": 0.6, "list_json": 0.6, "help": 0.3, "openstack_version": 6.0},
 }
@@ -42,7 +47,7 @@ def test_twice_as_fast_a_machine_changes_no_ratio() -> None:
     assert [c.now for c in compare(RUN, halved(RUN))] == [c.stored for c in compare(RUN, RUN)]
 
 
-SIZES = ("memory", "overhead_ratio", "n")
+SIZES = ("memory", "overhead_ratio", "n", "idle")
 
 
 def test_what_is_worse_is_named() -> None:
@@ -65,10 +70,10 @@ def test_what_is_better_is_named_too() -> None:
 @pytest.mark.parametrize("missing", [None, 0])
 def test_what_a_run_did_not_measure_is_not_compared(missing: object) -> None:
     now = deepcopy(RUN)
-    now["parallel"] = {"n": missing, "wall": missing, "floor": missing}
+    now["parallel"] = {"n": missing, "wall": missing, "floor": missing, "idle": missing}
     del now["client"]["list_json"]
     unmeasured = [change for change in compare(RUN, now) if change.now is None]
-    assert len(unmeasured) == 2
+    assert len(unmeasured) == 3
     assert not any(change.is_worse for change in unmeasured)
     assert all("not in both" in str(change) for change in unmeasured)
 
@@ -87,7 +92,7 @@ def test_a_file_that_is_no_run_is_refused_before_anything_is_measured(
     assert str(file) in result.stderr
 
 
-def test_own_time_is_outside_of_cinder_and_of_connect() -> None:
+def test_own_time_is_outside_of_cinders_changes_and_of_connect() -> None:
     calls = [
         {"library": "cinder", "name": "POST /attachments", "started": 1.0, "ended": 2.0},
         {"library": "libvirt", "name": "read", "started": 0.5, "ended": 1.5},
@@ -97,7 +102,8 @@ def test_own_time_is_outside_of_cinder_and_of_connect() -> None:
     ]
     times = {"created_at": "2026-01-01T00:00:00Z", "finished_at": "2026-01-01T00:00:10Z"}
     measured = Round(json.loads(json.dumps({"calls": calls, **times})))
-    assert measured.own_time == pytest.approx(6.0 - 1.0 - 1.5 - 1.0)
+    assert measured.own_time == pytest.approx(6.0 - 1.0 - 1.5)
+    assert measured.own_time_less_questions == pytest.approx(6.0 - 1.0 - 1.5 - 1.0)
     assert measured.overhead_ratio == pytest.approx((10.0 - 1.5 - 2.0 - 1.0) / 10.0)
 
 

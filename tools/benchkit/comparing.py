@@ -40,6 +40,7 @@ FIGURES: Mapping[str, Callable[[Document], float]] = {
     "many at once: wall / the highest bound": lambda r: float(
         r["parallel"]["wall"] / r["parallel"]["floor"]
     ),
+    "idle: part of a processor": lambda r: float(r["parallel"]["idle"]["cpu"]),
     "attachctl list / openstack --version": _command("list"),
     "attachctl list -f json / openstack --version": _command("list_json"),
     "attachctl --help / openstack --version": _command("help"),

@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any
 
 LIBRARIES = ("cinder", "os_brick", "libvirt")
+CHANGING = ("POST", "PUT", "DELETE")
 Interval = tuple[float, float]
 Document = dict[str, Any]
 
@@ -73,13 +74,22 @@ class Round:
 
     @property
     def own_time(self) -> float:
-        """Until in-use (or available), less Cinder's requests, less (dis)connect."""
+        """Until in-use (or available), less what Cinder changed, less (dis)connect."""
+        return self._own_time(CHANGING)
+
+    @property
+    def own_time_less_questions(self) -> float:
+        """The same, less all that Cinder was asked, too."""
+        return self._own_time(("",))
+
+    def _own_time(self, requests: tuple[str, ...]) -> float:
         calls = self.operation["calls"]
         last = max(call["ended"] for call in calls if call["library"] == "cinder")
         outside = union(
             (call["started"], call["ended"])
             for call in calls
-            if call["library"] == "cinder" or call["name"] in ("connect", "disconnect")
+            if (call["library"] == "cinder" and call["name"].startswith(requests))
+            or call["name"] in ("connect", "disconnect")
         )
         return float(last) - outside
 
@@ -101,5 +111,6 @@ def of_rounds(rounds: Sequence[Round], floor: Sequence[float]) -> Document:
         **{name: mid(lambda r, n=name: r.in_library(n)) for name in LIBRARIES},  # type: ignore[misc]
         "overhead_ratio": mid(lambda r: r.overhead_ratio),
         "own_time": mid(lambda r: r.own_time),
+        "own_time_less_questions": mid(lambda r: r.own_time_less_questions),
         "floor_own_time": round(median(floor), 4) if floor else None,
     }

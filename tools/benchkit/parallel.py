@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from benchkit.figures import Document, Round, say, union
 from benchkit.floor import Floor
 from benchkit.rounds import shown
+from benchkit.steady import idle
 from tests.functional.lab import Guest, Host, eventually
 
 
@@ -43,6 +44,7 @@ def at_once(
         cinder = floor.cinder_alone(named)
     say(f"{len(pairs)} attaches at once")
     attaches = _all(host, "attach", named)
+    resting = idle(host, len(pairs))
     say(f"{len(pairs)} detaches at once")
     _all(host, "detach", named)
     bounds = Bounds(
@@ -62,6 +64,7 @@ def at_once(
             "chain": round(bounds.chain, 4),
             "cinder": None if cinder is None else round(cinder, 4),
         },
+        "idle": resting,
     }
 
 
