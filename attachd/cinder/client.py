@@ -153,13 +153,14 @@ class CinderClient(VolumeActions):
         volumes = (read_volume(volume) for volume in answer.at("volumes").items())
         return tuple(volume for volume in volumes if volume.status == status)
 
-    def begin_detaching(self, volume_id: str) -> None:
+    def begin_detaching(self, volume_id: str, *, status: str | None = None) -> None:
         """os-begin_detaching: ``in-use`` becomes ``detaching``; Refused from any other status.
 
-        The status is read first: after a lost answer ``detaching`` is ours only if it wasn't so
-        before.
+        The status is read first, where it isn't given as it was just now: after a lost answer
+        ``detaching`` is ours only if it wasn't so before.
         """
-        status = self._retry.read(partial(self._status, volume_id))
+        if status is None:
+            status = self._retry.read(partial(self._status, volume_id))
         if status != "in-use":
             raise Refused(
                 Code.CINDER_REFUSED,

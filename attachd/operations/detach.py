@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, Unreachable, World
-from attachd.model import AttachmentRecord, AttachmentState, OperationKind
+from attachd.model import AttachmentRecord, AttachmentState, OperationKind, Volume
 from attachd.operations import proofs, references
 from attachd.operations.operation import Given, Operation
 from attachd.operations.steps import Step, Unanswered, bind
@@ -81,8 +81,9 @@ class Detach(Operation):
         self._was_pending = record.unplug_pending
         # Without an attachment of ours the volume's status is somebody else's: Cinder would change
         # it all the same. The guest must not keep the device then.
-        if self._attachment() is not None:
-            self._begin_detaching()
+        volume = self._worlds.cinder.get_volume(record.volume_id)
+        if volume is not None and self._is_attached(volume):
+            self._begin_detaching(volume)
         self.record = replace(
             record,
             state=AttachmentState.DETACHING,
@@ -90,10 +91,15 @@ class Detach(Operation):
             unplug_pending=True,
         )
 
-    def _begin_detaching(self) -> None:
+    def _is_attached(self, volume: Volume) -> bool:
+        """Has it our attachment? It shows those that are complete; any other is asked for."""
+        shown = self._known.attachment_id in volume.attachment_ids
+        return shown or self._attachment() is not None
+
+    def _begin_detaching(self, volume: Volume) -> None:
         """Whatever Cinder refuses: a guest that let go already only leaves forward."""
         try:
-            self._worlds.cinder.begin_detaching(self._known.volume_id)
+            self._worlds.cinder.begin_detaching(volume.volume_id, status=volume.status)
         except AttachdError as exc:
             if exc.code not in _REFUSALS or exc.touched or self._guest_holds():
                 raise

@@ -101,8 +101,11 @@ class Cinder(Protocol):
     def delete_attachment(self, attachment_id: str) -> None:
         """DELETE and wait until Cinder says that it is gone. Gone already: nothing happens."""
 
-    def begin_detaching(self, volume_id: str) -> None:
-        """os-begin_detaching: ``in-use`` becomes ``detaching``; Refused from any other status."""
+    def begin_detaching(self, volume_id: str, *, status: str | None = None) -> None:
+        """os-begin_detaching: ``in-use`` becomes ``detaching``; Refused from any other status.
+
+        ``status``: the volume's, as it was read just now; None: it is read.
+        """
 
     def roll_detaching(self, volume_id: str) -> None:
         """os-roll_detaching: ``detaching`` becomes ``in-use``; from ``in-use`` nothing happens."""

@@ -293,9 +293,11 @@ class FakeCinder:
             if attachment_id in self.rules.attachments:
                 self._now_or_late("delete", self._delete, attachment_id)
 
-    def begin_detaching(self, volume_id: str) -> None:
+    def begin_detaching(self, volume_id: str, *, status: str | None = None) -> None:
         """os-begin_detaching."""
         with self._call("begin_detaching", volume_id):
+            if status not in (None, "in-use"):
+                raise AttachdError(Code.CINDER_REFUSED, f"It is {status}.", touched=False)
             self._now_or_late("begin_detaching", self.rules.begin_detaching, volume_id)
 
     def roll_detaching(self, volume_id: str) -> None:

@@ -462,7 +462,18 @@ def test_a_volume_that_isnt_in_use_isnt_detached(
     volume_id = server.rules.add_volume().id
     with pytest.raises(Refused):
         client.begin_detaching(volume_id)
+    with pytest.raises(Refused):
+        client.begin_detaching(volume_id, status="available")
     assert not server.seen("begin_detaching")
+
+
+def test_a_status_that_is_known_is_not_asked_for(
+    server: CinderServer, client: CinderClient
+) -> None:
+    scene = Scene(server, "begin_detaching")
+    client.begin_detaching(scene.volume, status="in-use")
+    assert not server.seen("get_volume")
+    assert server.rules.volume(scene.volume).status == "detaching"
 
 
 def test_a_404_from_something_before_cinder_is_no_proof_of_absence(

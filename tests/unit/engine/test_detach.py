@@ -80,6 +80,13 @@ def test_a_late_unplug_is_noticed_after_a_restart_too(
     bench.assert_nothing_left(guest, volume)
 
 
+def test_cinder_is_asked_once_before_it_is_told(bench: Bench, guest: str, volume: str) -> None:
+    before = len(bench.cinder.calls)
+    bench.detach("web", volume)
+    verbs = [call.verb for call in bench.cinder.calls[before:]]
+    assert verbs[:2] == ["get_volume", "begin_detaching"]
+
+
 def test_a_refused_begin_changes_nothing(bench: Bench, guest: str, volume: str) -> None:
     bench.cinder.fail_next(
         "begin_detaching", AttachdError(Code.CINDER_REFUSED, "no", touched=False)
