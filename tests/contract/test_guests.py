@@ -564,7 +564,6 @@ def test_a_call_that_was_given_up_never_finishes_behind_an_unplug(
             guests.plug(hangs, disk)
         assert caught.value.touched
         guests.plug(lives, other)  # nobody else is held up
-        assert ids(seen(guests, hangs)) == ([], [])
         unplug = in_background(guests.unplug, hangs, disk.volume_id)
         time.sleep(ASKED_SECONDS)
         assert not unplug.done()
