@@ -56,9 +56,11 @@ def _written(title: str) -> Iterator[Tell]:
             return
         if step.ended:
             write(f"{step.state} {_seconds(step.seconds)}".rstrip() + "\n")
+            running = False
         else:
-            write(f"{_break(running)}  {step.name} ... ")
-        running = not step.ended
+            text = f"{_break(running)}  {step.name} ... "
+            running = True  # before it is written: an interrupt may come right behind it
+            write(text)
 
     write(f"{title}\n")
     try:
