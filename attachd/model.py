@@ -6,6 +6,7 @@ is read once at its boundary into one of these; inside, the types are trusted.
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +18,13 @@ GIB = 1024**3
 # Namespace of the uuid5 that stands for a Nova-owned guest in Cinder (law 9): Cinder's record must
 # never carry Nova's server UUID, or Nova deletes the attachment as one of its own dangling ones.
 NOVA_GUEST_NAMESPACE = uuid.UUID("6f1c1f0e-8d1b-5a55-9c34-0a6f5f4a7d11")
+
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
+
+
+def is_uuid(text: str) -> bool:
+    """May it be an id of Cinder's? A name may look so, too."""
+    return _UUID.fullmatch(text) is not None
 
 
 class Bus(StrEnum):

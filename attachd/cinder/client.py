@@ -9,7 +9,6 @@ effect (see ``retry``). Ids are UUIDs in Cinder; nothing else ever becomes part 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from http import HTTPStatus
@@ -25,12 +24,10 @@ from attachd.cinder.session import ATTACHMENTS_SINCE, CinderSession
 from attachd.cinder.volume_actions import VolumeActions
 from attachd.cinder.wire import Answer, document
 from attachd.errors import AttachdError, Code, Refused, World
-from attachd.model import AttachFlow, CinderAttachment, Connector, Volume
+from attachd.model import AttachFlow, CinderAttachment, Connector, Volume, is_uuid
 
 LOG = logging.getLogger(__name__)
 LONGEST_NAME = 255
-
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII | re.IGNORECASE)
 
 
 class CinderClient(VolumeActions):
@@ -114,7 +111,7 @@ class CinderClient(VolumeActions):
         return self._retry.read(partial(self._volume, volume_id))
 
     def _volume(self, volume_id: str) -> Volume | None:
-        if not _is_uuid(volume_id):
+        if not is_uuid(volume_id):
             return None
         answer = self._get(f"/volumes/{volume_id}")
         if answer is None:
@@ -238,7 +235,7 @@ class CinderClient(VolumeActions):
     def _act(self, volume_id: str, action: str, **arguments: object) -> requests.Response:
         path = f"/volumes/{volume_id}/action"
         if (
-            not _is_uuid(volume_id)
+            not is_uuid(volume_id)
             or (response := self._send("POST", path, {action: arguments})) is None
         ):
             raise _no_such_volume(volume_id)
@@ -270,10 +267,7 @@ class CinderClient(VolumeActions):
     def _create(self, volume_id: str, instance_id: str) -> CinderAttachment:
         attachment = {"volume_uuid": volume_id, "instance_uuid": instance_id, "connector": None}
         body = {"attachment": attachment}
-        if (
-            not _is_uuid(volume_id)
-            or (response := self._send("POST", "/attachments", body)) is None
-        ):
+        if not is_uuid(volume_id) or (response := self._send("POST", "/attachments", body)) is None:
             raise _no_such_volume(volume_id)
         return read_attachment(document(response, touched=True).at("attachment"))
 
@@ -383,7 +377,7 @@ class CinderClient(VolumeActions):
     def _complete(self, attachment_id: str) -> None:
         path = f"/attachments/{attachment_id}/action"
         body = {"os-complete": attachment_id}
-        if not _is_uuid(attachment_id) or self._send("POST", path, body) is None:
+        if not is_uuid(attachment_id) or self._send("POST", path, body) is None:
             raise _no_such_attachment(attachment_id)
 
     def delete_attachment(self, attachment_id: str) -> None:
@@ -391,7 +385,7 @@ class CinderClient(VolumeActions):
 
         Raises AttachdError deadline-exceeded when it is still there after ``delete_timeout``.
         """
-        if not _is_uuid(attachment_id):
+        if not is_uuid(attachment_id):
             return
         try:
             gone = self._retry.change(
@@ -468,7 +462,7 @@ class CinderClient(VolumeActions):
         return attachment
 
     def _attachment(self, attachment_id: str) -> CinderAttachment | None:
-        if not _is_uuid(attachment_id):
+        if not is_uuid(attachment_id):
             return None
         answer = self._get(f"/attachments/{attachment_id}")
         if answer is None:
@@ -487,7 +481,7 @@ class CinderClient(VolumeActions):
         return tuple(found for found in attachments if found.volume_id == volume_id)
 
     def _attachments_shown(self, volume_id: str) -> tuple[CinderAttachment, ...]:
-        answer = self._get(f"/volumes/{volume_id}") if _is_uuid(volume_id) else None
+        answer = self._get(f"/volumes/{volume_id}") if is_uuid(volume_id) else None
         return read_attached(answer.at("volume")) if answer else ()
 
     # --- requests ---------------------------------------------------------------------------
@@ -516,10 +510,6 @@ class CinderClient(VolumeActions):
     def _require_offered(self, path: str) -> None:
         if path.startswith("/attachments"):
             self._session.require(ATTACHMENTS_SINCE)
-
-
-def _is_uuid(text: str) -> bool:
-    return _UUID.fullmatch(text) is not None
 
 
 def _same(answered: Answer, asked: str) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
@@ -62,6 +63,25 @@ class Answer(enum.Enum):
     NO_GUEST = enum.auto()  # there is no such domain
 
 
+class _Pulse:
+    """When the latest of several calls was answered: each has a deadline of its own.
+
+    libvirt waits 30 s for a guest that another change holds up before it shows its XML, and there
+    are two of them; one such guest mustn't hide all others.
+    """
+
+    def __init__(self) -> None:
+        self._at = time.monotonic()
+
+    def beat(self) -> None:
+        """One more was answered."""
+        self._at = time.monotonic()
+
+    def left(self, seconds: float) -> float:
+        """Of the seconds that the call under way may take."""
+        return max(0.0, self._at + seconds - time.monotonic())
+
+
 class Domains:
     """Reads and changes domains. ``call_timeout`` in seconds bounds each single call.
 
@@ -106,8 +126,9 @@ class Domains:
 
     def all(self) -> tuple[Reading, ...]:
         """Every domain, defined or running; one that goes meanwhile is left out."""
+        pulse = _Pulse()
         try:
-            documents = self._call(_all_documents, name="list")
+            documents = self._call(lambda c: _all_documents(c, pulse), name="list", pulse=pulse)
         except libvirt.libvirtError as exc:
             raise refused("libvirt refused to list its guests.", exc, touched=False) from exc
         return tuple(_reading(*each) for each in documents)
@@ -182,8 +203,9 @@ class Domains:
     # --- calls ----------------------------------------------------------------------------
 
     def _read(self, lookup: Callable[[libvirt.virConnect], libvirt.virDomain]) -> Reading | None:
+        pulse = _Pulse()
         try:
-            documents = self._call(lambda c: _documents(lookup(c)), name="read")
+            documents = self._call(lambda c: _documents(lookup(c), pulse), name="read", pulse=pulse)
         except libvirt.libvirtError as exc:
             if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
@@ -209,12 +231,16 @@ class Domains:
         name: str,
         guest_id: str | None = None,
         touched: bool = False,
+        pulse: _Pulse | None = None,
     ) -> T:
-        """Raises libvirtError where libvirt answered with one, else Unreachable."""
+        """Raises libvirtError where libvirt answered with one, else Unreachable.
+
+        ``pulse``: of a ``call`` that consists of several.
+        """
         connection = self._connection.get()
         with trace.call(Library.LIBVIRT, name) as note:
             future = in_thread(lambda: call(connection), name=name)
-            ended = _ended(future, self._call_timeout)
+            ended = _ended(future, self._call_timeout, pulse or _Pulse())
             note.outcome = _outcome(future) if ended else "no answer"
         if not ended:
             if guest_id is not None:
@@ -237,7 +263,7 @@ class Domains:
             future = self._given_up.get(guest_id)
         if future is None:
             return
-        if not _ended(future, self._call_timeout):
+        if not _ended(future, self._call_timeout, _Pulse()):
             raise unavailable(
                 "An earlier call on this guest is still under way in libvirt.", touched=False
             )
@@ -246,8 +272,11 @@ class Domains:
                 del self._given_up[guest_id]
 
 
-def _ended(future: Future[Any], seconds: float) -> bool:
-    return bool(wait([future], timeout=seconds).done)
+def _ended(future: Future[Any], seconds: float, pulse: _Pulse) -> bool:
+    while not wait([future], timeout=pulse.left(seconds)).done:
+        if not pulse.left(seconds):
+            return False
+    return True
 
 
 def _outcome(future: Future[Any]) -> str | None:
@@ -297,19 +326,24 @@ def _version(number: int) -> Version:
     return number // 1_000_000, number // 1_000 % 1_000, number % 1_000
 
 
-def _documents(domain: libvirt.virDomain) -> tuple[str, str | None, bool]:
+def _documents(domain: libvirt.virDomain, pulse: _Pulse) -> tuple[str, str | None, bool]:
     """(XML as it is now, persistent XML, paused) of a domain."""
+    pulse.beat()
     now = domain.XMLDesc(0)
+    pulse.beat()
     persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else None
+    pulse.beat()
     paused = domain.state()[0] in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
     return now, persistent, paused
 
 
-def _all_documents(connection: libvirt.virConnect) -> list[tuple[str, str | None, bool]]:
+def _all_documents(
+    connection: libvirt.virConnect, pulse: _Pulse
+) -> list[tuple[str, str | None, bool]]:
     documents = []
     for domain in connection.listAllDomains():
         try:
-            documents.append(_documents(domain))
+            documents.append(_documents(domain, pulse))
         except libvirt.libvirtError as exc:
             if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
                 raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Collection, Mapping
 from dataclasses import replace
+from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, World
 from attachd.model import (
@@ -18,6 +19,7 @@ from attachd.model import (
     OperationKind,
     Volume,
     cinder_instance_id,
+    is_uuid,
 )
 from attachd.operations import prechecks, proofs
 from attachd.operations.operation import Given, Operation
@@ -25,6 +27,8 @@ from attachd.operations.steps import GuestName, Step, Unanswered, VolumeName, bi
 from attachd.operations.together import together
 from attachd.saga.history import StepSpec
 from attachd.saga.resumption import Sighting
+
+Attachments = tuple[CinderAttachment, ...]
 
 TABLE = (
     StepSpec(name="precheck", world=World.JOURNAL),
@@ -74,23 +78,35 @@ class Attach(Operation):
     def _precheck(self) -> None:
         if self.record is not None:
             return  # resumed: what would be refused now is of its own making
-        guest, volume = together(
-            lambda: self._worlds.guests.find(self._request.guest),
-            lambda: self._worlds.cinder.find_volume(self._request.volume),
+        guest, (volume, listed) = together(
+            lambda: self._worlds.guests.find(self._request.guest), self._volume_as_asked_for
         )
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
             guest = self._worlds.guests.find(guest.guest_id)
-            volume = self._worlds.cinder.find_volume(volume.volume_id)
+            volume, listed = self._worlds.cinder.find_volume(volume.volume_id), None
         self._worlds.host.check()
-        self._draft = self._refuse_or_draft(guest, volume)
+        self._draft = self._refuse_or_draft(guest, volume, listed)
 
-    def _refuse_or_draft(self, guest: Guest, volume: Volume) -> AttachmentRecord:
+    def _volume_as_asked_for(self) -> tuple[Volume, Attachments | None]:
+        """With its attachments where it may be asked for by its id, which no name has for long."""
+        reference = self._request.volume
+        find = partial(self._worlds.cinder.find_volume, reference)
+        if not is_uuid(reference):
+            return find(), None
+        volume, listed = together(find, lambda: self._worlds.cinder.list_attachments(reference))
+        return volume, listed if volume.volume_id == reference else None
+
+    def _refuse_or_draft(
+        self, guest: Guest, volume: Volume, listed: Attachments | None
+    ) -> AttachmentRecord:
+        """``listed``: the volume's attachments, where they are known already."""
         attachments = self._worlds.records.live_attachments()
         flow = self._worlds.cinder.attach_flow()
         prechecks.refuse_attached(guest, volume, attachments, flow)
         prechecks.refuse_unavailable(volume, flow)
-        listed = self._worlds.cinder.list_attachments(volume.volume_id)
+        if listed is None:
+            listed = self._worlds.cinder.list_attachments(volume.volume_id)
         beside = [record for record in attachments if record.volume_id == volume.volume_id]
         prechecks.refuse_given_up([r for r in beside if r.connection is not None], listed)
         if not beside:  # its session would be known

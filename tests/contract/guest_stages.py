@@ -263,9 +263,9 @@ class LibvirtStage(Stage):
     def impatient(self) -> Guests:
         return self._started(IMPATIENT_SECONDS)
 
-    def expecting_answers(self) -> Guests:
+    def expecting_answers(self, *, within: float = IMPATIENT_SECONDS) -> Guests:
         """The same guests, asked by someone who soon takes a call for unanswered."""
-        return self._started(PATIENT_SECONDS, call_timeout=IMPATIENT_SECONDS)
+        return self._started(PATIENT_SECONDS, call_timeout=within)
 
     def _started(self, unplug_timeout: float, *, call_timeout: float = 120.0) -> LibvirtGuests:
         guests = LibvirtGuests(

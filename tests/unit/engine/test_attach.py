@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import uuid
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -12,6 +14,7 @@ from attachd.model import GuestDisk, GuestState, Mode, OperationKind, OperationS
 from tests.fakes.cinder import OLD_VERBS
 from tests.unit.bench import Bench, in_both_styles
 
+MEETING_SECONDS = 30.0
 EVERY_STEP = [
     *("precheck", "reserve", "create", "update", "connect", "identify", "plug"),
     *("complete", "remember"),
@@ -35,6 +38,29 @@ def test_attach(bench: Bench, guest: str, volume: str) -> None:
     assert [step.name for step in view.steps] == EVERY_STEP
     assert {step.state for step in view.steps} == {"done"}
     bench.assert_attached(guest, volume)
+
+
+@in_both_styles
+def test_by_its_id_a_volume_and_its_attachments_are_asked_for_at_once(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    meeting = threading.Barrier(2)
+    for verb in ("find_volume", "list_attachments"):
+        bench.cinder.before_next(verb, lambda: meeting.wait(MEETING_SECONDS))
+    assert bench.attach("web", volume).state is OperationState.DONE
+    asked = [call.verb for call in bench.cinder.calls]
+    assert (asked.count("find_volume"), asked.count("list_attachments")) == (1, 1)
+
+
+def test_a_name_that_looks_like_an_id(bench: Bench, guest: str) -> None:
+    """The attachments that count are those of the volume that has the name."""
+    name = str(uuid.uuid4())
+    bench.cinder.add_volume(name=name, multiattach=True)
+    bench.guests.add("db")
+    assert bench.attach("db", name).state is OperationState.DONE
+    assert bench.attach("web", name).state is OperationState.DONE
+    first, second = bench.journal.live_attachments()
+    assert second.prior_attachment_ids == (first.attachment_id,)
 
 
 @in_both_styles

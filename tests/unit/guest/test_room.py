@@ -8,17 +8,22 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import cast
 
 import libvirt
 import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.guest import LibvirtGuests
+from attachd.guest.connection import Connection
+from attachd.guest.domains import Domains
 from attachd.guest.event_loop import EventLoop
 from attachd.model import Bus, DiskSpec, GuestState, Mode
 from attachd.operations.ports import Guests
+from tests.unit.guest.domains_xml import domain
 
 SECONDS = 60.0
+XML_SECONDS = 1.0
 TEST_DRIVER = "test:///default"
 Room = Callable[..., LibvirtGuests]
 
@@ -134,3 +139,46 @@ def test_the_event_loop_starts_and_ends_again_and_again() -> None:
         assert our_threads() == ["libvirt-events"]
         loop.stop()
         assert our_threads() == []
+
+
+class _Slow:
+    """A connection whose every guest takes its time to show an XML, and its own only domain."""
+
+    def __init__(self, guests: int) -> None:
+        self._guests = guests
+
+    def get(self) -> _Slow:
+        return self
+
+    def lookupByUUIDString(self, _: str) -> _Slow:  # noqa: N802 - libvirt's name
+        return self
+
+    def listAllDomains(self) -> list[_Slow]:  # noqa: N802
+        return [self] * self._guests
+
+    def XMLDesc(self, _: int) -> str:  # noqa: N802
+        time.sleep(XML_SECONDS)
+        return domain("", live=False)
+
+    def isPersistent(self) -> bool:  # noqa: N802
+        return True
+
+    def state(self) -> tuple[int, int]:
+        return libvirt.VIR_DOMAIN_SHUTOFF, 0
+
+
+def test_each_xml_has_a_deadline_of_its_own() -> None:
+    """libvirt waits 30 s before it shows an XML of a guest whose change hangs."""
+    domains = Domains(connection=cast("Connection", _Slow(guests=2)), call_timeout=3.0)
+    assert len(domains.all()) == 2
+    hasty = Domains(connection=cast("Connection", _Slow(guests=1)), call_timeout=0.2)
+    with pytest.raises(Unreachable):
+        hasty.all()
+    eventually_no_thread_of_ours()
+
+
+def eventually_no_thread_of_ours() -> None:
+    deadline = time.monotonic() + SECONDS
+    while our_threads() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert our_threads() == []
