@@ -28,12 +28,14 @@ class InitiatorName:
     """The host's iSCSI name; None: its file names none.
 
     Times are seconds of the wall clock: when the file was written, and when the host got the
-    machine id that it has (None: it has none).
+    machine id that it has (None: it has none); ``iscsid_since``: when the iscsid that runs was
+    started (None: none runs).
     """
 
     name: str | None
     written_at: float
     machine_id_at: float | None
+    iscsid_since: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

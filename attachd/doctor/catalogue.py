@@ -107,6 +107,7 @@ class Fault(StrEnum):
     INITIATOR_NAME_INVALID = "initiator-name-invalid"
     INITIATOR_NAME_DEFAULT = "initiator-name-default"
     INITIATOR_NAME_CLONED = "initiator-name-cloned"
+    INITIATOR_NAME_UNREAD = "initiator-name-unread"
     MULTIPATHD_REQUIRED = "multipathd-required"
     MULTIPATHD_NOT_RUNNING = "multipathd-not-running"
     LVM_SCANS_VOLUMES = "lvm-scans-volumes"
@@ -316,6 +317,14 @@ CATALOGUE: Mapping[Fault, Entry] = {
         "See that no other host has it. If one may: "
         + _NEW_NAME
         + ". If none does: touch /etc/iscsi/initiatorname.iscsi",
+    ),
+    Fault.INITIATOR_NAME_UNREAD: Entry(
+        Check.INITIATOR_NAME,
+        Severity.WARNING,
+        "The iSCSI name's file was written behind iscsid's start, which reads it only then. If the "
+        "name in it is a new one, Cinder lets that one in, and iscsid logs in by the old one: "
+        "attaches end in `connect-failed`.",
+        "systemctl restart iscsid.service; sessions stay as they are.",
     ),
     Fault.MULTIPATHD_REQUIRED: Entry(
         Check.MULTIPATHD,

@@ -17,6 +17,8 @@ NAME_FILE = "/etc/iscsi/initiatorname.iscsi"
 HOOK = "/etc/libvirt/hooks/qemu.d/attachd"
 
 _EXECUTABLE = 0o100
+_TICK_SECONDS = 2.0
+"""By so much two clocks may tell one moment differently."""
 _CLONED_SECONDS = 24 * 3600.0
 """The packages of an image may be unpacked in any order; a clone's machine id comes days later."""
 
@@ -83,6 +85,11 @@ def initiator_name(found: InitiatorName | None) -> Finding:
         return wrong(Fault.INITIATOR_NAME_INVALID, f"The name is {found.name!r}.")
     if found.name in _OF_IMAGES or _is_default(form["authority"], form["own"]):
         return wrong(Fault.INITIATOR_NAME_DEFAULT, f"The name is {found.name}.")
+    if found.iscsid_since is not None and found.written_at > found.iscsid_since + _TICK_SECONDS:
+        return wrong(
+            Fault.INITIATOR_NAME_UNREAD,
+            f"{NAME_FILE} ({found.name}) was written when iscsid ran already.",
+        )
     if found.machine_id_at and found.written_at < found.machine_id_at - _CLONED_SECONDS:
         days = (found.machine_id_at - found.written_at) / 86400
         return wrong(

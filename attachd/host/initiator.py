@@ -11,6 +11,7 @@ Nothing connects to the socket here: that alone would start iscsid.
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -52,11 +53,25 @@ def iscsid_hindrance(*, unix_sockets: Path = UNIX_SOCKETS) -> str | None:
 
     Raises Unreachable iscsi-unavailable where systemd doesn't answer.
     """
+    service, socket = _ask_systemd(SERVICE, SOCKET_UNIT)
+    return hindrance_of(service, socket, listening=_listening(unix_sockets))
+
+
+def iscsid_since() -> float | None:
+    """When the iscsid that runs was started; None: systemd runs none.
+
+    In seconds of the wall clock as it goes now. Raises Unreachable iscsi-unavailable where systemd
+    doesn't answer.
+    """
+    (service,) = _ask_systemd(SERVICE)
+    return None if service.since is None else time.time() - time.monotonic() + service.since
+
+
+def _ask_systemd(*units: str) -> list[Unit]:
     try:
-        service, socket = ask_systemd((SERVICE, SOCKET_UNIT))
+        return ask_systemd(units)
     except TimeoutError as exc:
         raise _unavailable(str(exc), resolution="Look after systemd.") from exc
-    return hindrance_of(service, socket, listening=_listening(unix_sockets))
 
 
 def hindrance_of(service: Unit, socket: Unit, *, listening: bool) -> str | None:

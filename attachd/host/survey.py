@@ -14,7 +14,7 @@ from attachd.host.brick import Execute
 from attachd.host.commands import Commands, Deadline
 from attachd.host.failures import asking
 from attachd.host.host import Helper
-from attachd.host.initiator import INITIATOR_NAME, initiator_name_in, iscsid_hindrance
+from attachd.host.initiator import INITIATOR_NAME, initiator_name_in, iscsid_hindrance, iscsid_since
 from attachd.host.lvm import DEVICES_FILES, lvm_config
 from attachd.host.neighbours import lock_sharing, look, neighbours
 from attachd.host.privilege import LOCK_FILES, check_new_locks_group, unwritable_lock
@@ -58,6 +58,7 @@ class HostSurvey:
             name=initiator_name_in(text),
             written_at=written_at,
             machine_id_at=_written_at(_MACHINE_ID),
+            iscsid_since=iscsid_since(),
         )
 
     def multipathd_runs(self) -> bool:

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _SECONDS = 30
+_PROPERTIES = "LoadState,ActiveState,Result,MainPID,ExecMainStartTimestampMonotonic"
+_NOBODY = "0"
 
 
 @dataclass(frozen=True)
 class Unit:
-    """What systemd says of a unit; ``result``: how it ended the last time."""
+    """What systemd says of a unit; ``result``: how it ended the last time.
+
+    ``since``: when its main process was started, in seconds of the monotonic clock; None: it
+    doesn't run.
+    """
 
     load: str = "not-found"
     active: str = "inactive"
     result: str = ""
+    since: float | None = None
 
     @property
     def running(self) -> bool:
@@ -28,7 +35,7 @@ def ask_systemd(units: Sequence[str]) -> list[Unit]:
     unknown = [Unit() for _ in units]
     try:
         answer = subprocess.run(
-            ("systemctl", "show", "--property=LoadState,ActiveState,Result", *units),
+            ("systemctl", "show", f"--property={_PROPERTIES}", *units),
             capture_output=True,
             text=True,
             timeout=_SECONDS,
@@ -54,6 +61,15 @@ def parse_units(shown: str) -> list[Unit]:
             load=block.get("LoadState", ""),
             active=block.get("ActiveState", ""),
             result=block.get("Result", ""),
+            since=_since(block),
         )
         for block in blocks
     ]
+
+
+def _since(block: Mapping[str, str]) -> float | None:
+    """systemd tells the last start of one that has ended, too, in microseconds."""
+    started = block.get("ExecMainStartTimestampMonotonic", "")
+    if block.get("MainPID", _NOBODY) == _NOBODY or not started.isdecimal():
+        return None
+    return int(started) / 1_000_000

@@ -143,6 +143,15 @@ def test_the_same_things_broken_otherwise(host: Host, examine: Callable[[], Trou
         }
 
 
+def test_a_name_that_iscsid_has_not_read(host: Host, examine: Callable[[], Troubles]) -> None:
+    host.script(f"touch {INITIATOR_NAME}\n")
+    try:
+        assert examine() == {"initiator-name-unread": "warning"}
+    finally:
+        host.script("systemctl restart iscsid.service\n")
+    assert examine() == {}
+
+
 def test_keystone_and_libvirt_are_away(host: Host, examine: Callable[[], Troubles]) -> None:
     with faults.packets(host, KEYSTONE_PORT, "reject"), host.stopped(*faults.LIBVIRT):
         assert examine() == {

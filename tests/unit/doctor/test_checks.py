@@ -52,6 +52,12 @@ def older_than_the_machine_id(practice: Practice) -> None:
     practice.host.name = replace(practice.host.name, written_at=1.8e9)
 
 
+def newer_than_iscsid(practice: Practice) -> None:
+    assert practice.host.name is not None
+    name = practice.host.name
+    practice.host.name = replace(name, iscsid_since=name.written_at - 60)
+
+
 def sharing(neighbour: Neighbour, *, lock_path: str | None, shared: bool) -> Break:
     return of(host__sharing=(LockSharing(neighbour=neighbour, lock_path=lock_path, shared=shared),))
 
@@ -121,6 +127,7 @@ BROKEN: list[tuple[Fault, Break]] = [
     (Fault.INITIATOR_NAME_INVALID, named("compute-1")),
     (Fault.INITIATOR_NAME_DEFAULT, named("iqn.2001-04.com.example:storage.disk2.sys1.xyz")),
     (Fault.INITIATOR_NAME_CLONED, older_than_the_machine_id),
+    (Fault.INITIATOR_NAME_UNREAD, newer_than_iscsid),
     (Fault.MULTIPATHD_REQUIRED, of(multipath=Multipath.REQUIRE)),
     (Fault.MULTIPATHD_NOT_RUNNING, of(multipath=Multipath.ON)),
     (Fault.LVM_SCANS_VOLUMES, scanning("a|.*|")),
@@ -321,6 +328,14 @@ def test_whose_name_it_is(name: str, code: str) -> None:
     named(name)(practice)
     (found,) = practice.of(Check.INITIATOR_NAME)
     assert found.code == code
+
+
+def test_a_name_that_was_written_as_iscsid_started_was_read() -> None:
+    practice = Practice()
+    assert practice.host.name is not None
+    name = practice.host.name
+    practice.host.name = replace(name, iscsid_since=name.written_at - 1)
+    assert practice.troubles() == {}
 
 
 def test_a_name_of_the_images_last_minutes_is_no_clones() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from attachd.host.initiator import (
     check_initiator,
     hindrance_of,
     initiator_name_in,
+    iscsid_since,
 )
 from attachd.host.units import Unit, parse_units
 
+CLOCKS_SECONDS = 5.0
 RUNNING = Unit("loaded", "active")
 STARTING = Unit("loaded", "activating")
 STOPPED = Unit("loaded", "inactive")
@@ -54,9 +57,28 @@ def test_what_keeps_iscsid_away(service: Unit, socket: Unit, listening: bool, us
 def test_systemds_answer() -> None:
     shown = (
         "LoadState=masked\nActiveState=inactive\nResult=exit-code\n\n"
-        "LoadState=loaded\nActiveState=active\n"
+        "LoadState=loaded\nActiveState=active\n\n"
+        "LoadState=loaded\nActiveState=active\nResult=success\n"
+        "MainPID=2378\nExecMainStartTimestampMonotonic=487910010\n\n"
+        "LoadState=loaded\nActiveState=inactive\n"
+        "MainPID=0\nExecMainStartTimestampMonotonic=487910010\n"
     )
-    assert parse_units(shown) == [Unit("masked", "inactive", "exit-code"), RUNNING]
+    assert parse_units(shown) == [
+        Unit("masked", "inactive", "exit-code"),
+        RUNNING,
+        Unit("loaded", "active", "success", 487.91001),
+        STOPPED,
+    ]
+
+
+def test_since_when_iscsid_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = time.monotonic() - 3600
+    monkeypatch.setattr(initiator, "ask_systemd", lambda _: [Unit(since=started)])
+    since = iscsid_since()
+    assert since is not None
+    assert abs(time.time() - 3600 - since) < CLOCKS_SECONDS
+    monkeypatch.setattr(initiator, "ask_systemd", lambda _: [Unit()])
+    assert iscsid_since() is None
 
 
 @pytest.mark.parametrize(

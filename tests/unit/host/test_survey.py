@@ -44,6 +44,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_text(f"## DO NOT EDIT OR REMOVE THIS FILE!\nInitiatorName={NAME} \n")
         os.utime(path, (written_at, written_at))
         monkeypatch.setattr(f"attachd.host.survey.{constant}", path)
+    monkeypatch.setattr("attachd.host.survey.iscsid_since", lambda: 300_000.0)
     return tmp_path
 
 
@@ -54,7 +55,7 @@ def test_the_helper_is_who_it_says(host: Host, commands: RealCommands) -> None:
 
 def test_the_initiators_name_and_times(host: Host, files: Path) -> None:
     assert host.initiator_name() == InitiatorName(
-        name=NAME, written_at=200_000, machine_id_at=100_000
+        name=NAME, written_at=200_000, machine_id_at=100_000, iscsid_since=300_000
     )
     (files / "machine-id").unlink()
     (files / "initiatorname.iscsi").write_text("GenerateName=yes\n")
