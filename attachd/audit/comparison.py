@@ -107,8 +107,11 @@ def unknown_disks(guests: Iterable[Guest], records: Iterable[AttachmentRecord]) 
                 brief=f"Guest {guest.name} has a disk of attachd's, and the journal doesn't know "
                 "it.",
                 says={World.GUEST: _disk_in_words(disk), World.JOURNAL: "nothing"},
-                resolution="See whether it is in use; then: virsh detach-disk "
-                f"{shlex.quote(guest.name)} {disk.target} --persistent",
+                resolution="Take it over: attachctl adopt "
+                f"{shlex.quote(guest.name)} {shlex.quote(volume_id)}; attachctl detach then takes "
+                "it off everywhere. Where adopt refuses: virsh detach-disk "
+                f"{shlex.quote(guest.name)} {disk.target} --persistent; then log out, and delete "
+                "the attachment in Cinder.",
                 volume_id=volume_id,
                 guest_id=guest.guest_id,
                 guest_name=guest.name,

@@ -95,16 +95,20 @@ _DETAILS = {
     "attach": "The guest may run or not. It finds the disk by its serial, which is the volume's "
     "id. Whatever fails on the way is undone.",
     "detach": "The guest lets go of the disk first. Nothing is deleted in Cinder before the device "
-    "is proven gone. A guest that keeps its disk ends it with status 1: it can be asked again.",
+    "is proven gone. A guest that keeps its disk ends it with status 1 (unplug-timeout). It may "
+    "let go later: then the detach is finished by itself.",
     "adopt": "Nothing but attachd's journal is changed. Cinder, the host and the guest must agree "
     "about the disk.",
-    "release": "adopt takes it back.",
+    "release": "Its session and Cinder's attachment stay. From then on attachd neither checks nor "
+    "reconnects nor detaches it: once stopped, the guest may not start any more. adopt takes it "
+    "back while its device is there.",
     "extend": "It grows in Cinder, on this host, and in the running guest. What somebody extended "
     "in Cinder already is only brought to its guest.",
     "audit": "Compares Cinder, the host, the guests and the journal, and changes nothing unless it "
     "is told to repair.",
     "trace": "Who asked whom, when, for how long, what failed, and what was undone.",
-    "operation_resume": "Do it when its cause is mended. Any other operation stays as it is.",
+    "operation_resume": "Do it when its cause is mended. An operation in any other state stays as "
+    "it is.",
 }
 """What a command's first sentence leaves open, by the command's function."""
 
@@ -180,7 +184,9 @@ def build_parser() -> Parser:
         "--mode", choices=("rw", "ro"), default="rw", help="may the guest write? default: rw"
     )
     attach.add_argument(
-        "--override-nova", action="store_true", help="attach even to a guest that Nova owns"
+        "--override-nova",
+        action="store_true",
+        help="even to a guest that Nova owns; a reboot by Nova takes such a disk away",
     )
     _add_waiting(attach)
 
@@ -223,7 +229,7 @@ def build_parser() -> Parser:
     reconnect = _command(
         commands,
         "reconnect",
-        "bring back a guest's devices before it starts; for libvirt's hook, and always 0",
+        "bring back a guest's devices before it starts; for libvirt's hook: 0 but with --strict",
         OPERATION_COLUMNS,
     )
     reconnect.add_argument("guest", metavar="GUEST", help="libvirt name or UUID")

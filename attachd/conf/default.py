@@ -68,6 +68,7 @@ OPTS = [
         default=120,
         min=1,
         help="Seconds that a stopping daemon waits for what is under way. "
-        "What isn't finished by then is journalled and goes on at the next start.",
+        "What isn't finished by then is journalled and goes on at the next start. Keep it below "
+        "the unit's TimeoutStopSec (180).",
     ),
 ]

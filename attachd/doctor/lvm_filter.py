@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import string
 from collections.abc import Iterable, Sequence
+from itertools import product
 
 from attachd.vitals import LvmScan
 
@@ -16,12 +17,13 @@ _WWN = "6001405deadbeefdeadbeefdeadbeef0"
 def scanned_device(scan: LvmScan, *, mapped: bool) -> str | None:
     """A device of an attached volume that LVM would scan; None: it scans none of them.
 
-    Its name isn't known before it is there: any of sda to sdz that isn't a disk of the host's own.
+    Its name isn't known before it is there: any of sda to sdzz that isn't a disk of the host's own.
     ``mapped``: also a multipath map. Raises ValueError where a pattern can't be read.
     """
     if scan.devices_file:
         return None
-    names = (f"sd{letter}" for letter in string.ascii_lowercase)
+    letters = string.ascii_lowercase
+    names = (f"sd{''.join(each)}" for length in (1, 2) for each in product(letters, repeat=length))
     devices = [_names_of_disk(name) for name in names if name not in scan.local_disks]
     if mapped:
         devices.append(_names_of_map())

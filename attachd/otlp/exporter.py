@@ -159,7 +159,7 @@ def without_the_extra(exc: ImportError) -> AttachdError:
         Code.CONFIG_INVALID,
         "[trace] otlp_endpoint needs OpenTelemetry's SDK, which isn't installed.",
         details=str(exc),
-        resolution="Install it beside attachd: pip install 'attachd[otlp]'. Or leave the option "
-        "out.",
+        resolution="Install attachd with its extra otlp, in its tree: /opt/attachd/bin/pip install "
+        "'.[otlp]'. The Debian package doesn't have it. Or leave the option out.",
         touched=False,
     )

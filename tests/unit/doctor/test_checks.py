@@ -191,7 +191,7 @@ def test_each_fault_shows_as_itself(fault: Fault, break_it: Break) -> None:
         of(host__others=(VOLUME,)),
         sharing(COMPUTE, lock_path=str(LOCKS), shared=True),
         scanning("a|.*|", devices_file=True),
-        scanning("a|/dev/sda|", "r|.*|"),
+        scanning("a|/dev/sda[0-9]*$|", "r|.*|"),
         named("eui.02004567A425678D"),
         named("naa.62004567BA64678D0123456789ABCDEF"),
     ],

@@ -54,6 +54,7 @@ def scan(*patterns: str, devices_file: bool = False, local: str = "") -> LvmScan
         (scan("a|.*|", local="sda sdb"), False, "/dev/sdc"),
         (scan("a|.*|", devices_file=True), True, None),
         (scan("a|^/dev/sda$|", "r|.*|", local="sda"), False, None),
+        (scan("a|^/dev/sda|", "r|.*|", local="sda"), False, "/dev/sdaa"),
         (scan("a|^/dev/sda$|", "r|.*|"), False, "/dev/sda"),
         (scan("a|^/dev/sd[a-d]$|", "r|.*|", local="sda"), False, "/dev/sdb"),
         (scan("a|/dev/disk/by-id/wwn|", "r|.*|"), False, "/dev/sda"),

@@ -163,7 +163,10 @@ def configured(tmp_path: Path, *, endpoint: str | None) -> Path:
 
 @pytest.mark.parametrize(
     ("endpoint", "said"),
-    [(None, "None"), ("http://127.0.0.1:4318", "config-invalid Install it beside attachd: pip")],
+    [
+        (None, "None"),
+        ("http://127.0.0.1:4318", "config-invalid Install attachd with its extra otlp"),
+    ],
 )
 def test_a_missing_extra_is_told_at_the_start_where_it_is_asked_for(
     tmp_path: Path, endpoint: str | None, said: str
