@@ -107,7 +107,7 @@ def _steps(row: OperationRow, events: Sequence[EventRow]) -> tuple[StepView, ...
         if direction is not None:
             later = events[position + 1 :]
             view = _step(event, direction, worlds[event.entry.step], later)
-            offset = round(event.uptime - row.accepted, 3) if event.boot_id == boot else None
+            offset = round(event.uptime - row.accepted, 4) if event.boot_id == boot else None
             views.append(replace(view, offset=offset))
     return tuple(views)
 

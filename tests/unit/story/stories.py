@@ -128,7 +128,7 @@ def told(bench: Bench, operation_id: str) -> Told:
     rows = bench.journal.events(operation_id)
     intents = [row.uptime - accepted for row in rows if row.entry.happening.endswith("-intent")]
     for step, offset in zip(operation["steps"], intents, strict=True):
-        step.setdefault("offset", round(offset, 3))
+        step.setdefault("offset", round(offset, 4))
     events = bench.engine.wait(operation_id, after=0, timeout=0)
     return Told(operation=operation, events=[documents.event(event) for event in events])
 
