@@ -53,6 +53,10 @@ class Code(Explained):
     VOLUME_NOT_AVAILABLE = "volume-not-available", "Cinder's status of the volume doesn't allow it."
     VOLUME_ENCRYPTED = "volume-encrypted", "The volume is encrypted, which attachd can't attach."
     GUEST_BUSY = "guest-busy", "Another operation is at work on the guest, or waits for it."
+    GUEST_SAVED = (
+        "guest-saved",
+        "The guest's memory is in a save image, and its disks with it: they can't be changed now.",
+    )
     VOLUME_BUSY = "volume-busy", "Another operation is at work on the volume."
     NO_FREE_SLOT = "no-free-slot", "The guest has no room on the bus for one more disk."
     DEVICE_NAME_TAKEN = (

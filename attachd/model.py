@@ -237,6 +237,8 @@ class GuestDisk:
 class Guest:
     """A libvirt domain as it was last read. ``live_disks`` is empty where it isn't running.
 
+    ``saved_disks``: those in its save image (virsh managedsave), with which it goes on when it is
+    started, whatever its persistent XML says; None: it has none.
     ``free_slots`` counts what a new disk on a bus could still take; None: no limit is known.
     """
 
@@ -247,12 +249,13 @@ class Guest:
     nova_owned: bool
     live_disks: tuple[GuestDisk, ...] = ()
     config_disks: tuple[GuestDisk, ...] = ()
+    saved_disks: tuple[GuestDisk, ...] | None = None
     free_slots: Mapping[Bus, int | None] = field(default_factory=dict)
 
     @property
     def disks(self) -> tuple[GuestDisk, ...]:
-        """All disks of both XMLs."""
-        return self.live_disks + self.config_disks
+        """All disks of all its XMLs."""
+        return self.live_disks + self.config_disks + (self.saved_disks or ())
 
     @property
     def documents(self) -> Mapping[str, tuple[GuestDisk, ...]]:
@@ -321,6 +324,7 @@ class AttachmentRecord:
     ``flow`` is the one it was attached with, and is detached with, whatever is configured by then.
     ``reserved``, in the old style: Cinder said that os-reserve took effect for us, and nothing was
     said or done since by which the volume's status could be somebody else's.
+    ``device_was_there``: somebody else had brought the LUN's device before it was connected.
     """
 
     record_id: str
@@ -349,6 +353,7 @@ class AttachmentRecord:
     adopted_serial: str | None = None
     flow: AttachFlow = AttachFlow.ATTACHMENTS
     reserved: bool = False
+    device_was_there: bool = False
     created_at: str = ""
     updated_at: str = ""
 

@@ -24,6 +24,7 @@ from attachd.model import (
     OperationState,
     Target,
 )
+from attachd.operations.disconnect import is_idle
 from attachd.operations.flows import find_attachment
 from attachd.operations.ports import Cinder, Guests, Host
 
@@ -222,9 +223,15 @@ class _Audit:
         return wwns != () and record.wwn is not None and record.wwn not in wwns
 
     def _is_nobodys(self, volume_id: str) -> bool:
-        """Does Cinder say that nobody has it? Nova may have it now, on this very host."""
+        """Does Cinder say that nobody has it? Nova may have it now, on this very host.
+
+        So may Cinder itself, which makes no attachment for a backup or an image.
+        """
         listed = self._ask(World.CINDER, lambda: self._cinder.list_attachments(volume_id))
-        return listed == ()
+        if listed != ():
+            return False
+        volume = self._ask(World.CINDER, lambda: self._cinder.get_volume(volume_id))
+        return World.CINDER not in self._out_of_reach and is_idle(volume)
 
     def _busy_volumes(self) -> set[str | None]:
         operations = self._journal.operations(open_only=True)

@@ -158,17 +158,29 @@ class Engine:
         """Bring back the devices of what is attached to a guest (name or id), before it starts.
 
         One that needs attention is taken away instead, whoever brought it (open-iscsi restores
-        sessions at boot): the guest must not start with it. libvirt isn't asked. Raises
-        shutting-down, journal-full.
+        sessions at boot): the guest must not start with it. Where the host has nothing of it, as
+        behind a detach that waits for Cinder, there is nothing to take. libvirt isn't asked.
+        Raises shutting-down, journal-full.
         """
-        kinds = {
-            AttachmentState.ATTACHED: OperationKind.RECONNECT,
-            AttachmentState.NEEDS_ATTENTION: OperationKind.DISCONNECT,
-        }
         return tuple(
-            self._submit_about(kinds[record.state], record)
+            self._submit_about(
+                OperationKind.RECONNECT
+                if record.state is AttachmentState.ATTACHED
+                else OperationKind.DISCONNECT,
+                record,
+            )
             for record in self._settled_attachments(guest)
+            if record.state is AttachmentState.ATTACHED or self._may_be_here(record)
         )
+
+    def _may_be_here(self, record: AttachmentRecord) -> bool:
+        """Is there a session with its LUN, or a device of it? Also where that can't be seen."""
+        if record.connection is None:
+            return False  # nobody was ever told where it is
+        try:
+            return self._host.present(record.connection)
+        except AttachdError:
+            return True
 
     def disconnect(self, guest: str) -> tuple[OperationView, ...]:
         """Take the devices of a guest (name or id) that has ended off the host; see reconnect."""

@@ -208,10 +208,14 @@ class DomainXml:
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """Both documents of a domain as they were at one moment; None where it has no such one."""
+    """The documents of a domain as they were at one moment; None where it has no such one.
+
+    ``saved``: the one in its save image, which is its live one when it is started.
+    """
 
     live: DomainXml | None
     config: DomainXml | None
+    saved: DomainXml | None = None
     paused: bool = False
 
     @property
@@ -228,12 +232,13 @@ class Reading:
             nova_owned=any(document.nova_owned for document in self.documents),
             live_disks=self.live.disks() if self.live else (),
             config_disks=self.config.disks() if self.config else (),
+            saved_disks=self.saved.disks() if self.saved else None,
             free_slots=first.free_slots(),
         )
 
     @property
     def documents(self) -> tuple[DomainXml, ...]:
-        """Those that there are, the live one first."""
+        """Those of them that libvirt can change, the live one first."""
         return tuple(document for document in (self.live, self.config) if document)
 
     @property

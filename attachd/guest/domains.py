@@ -14,6 +14,7 @@ import time
 import uuid
 from collections.abc import Callable
 from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import libvirt
@@ -110,7 +111,7 @@ class Domains:
             raise refused("libvirt refused to tell its version.", exc, touched=False) from exc
 
     def read(self, guest_id: str) -> Reading | None:
-        """Both documents; None: libvirt answered that there is no such domain."""
+        """Its documents; None: libvirt answered that there is no such domain."""
         return self._read(lambda connection: _lookup(connection, guest_id))
 
     def find(self, reference: str) -> Reading | None:
@@ -131,7 +132,7 @@ class Domains:
             documents = self._call(lambda c: _all_documents(c, pulse), name="list", pulse=pulse)
         except libvirt.libvirtError as exc:
             raise refused("libvirt refused to list its guests.", exc, touched=False) from exc
-        return tuple(_reading(*each) for each in documents)
+        return tuple(map(_reading, documents))
 
     def attach(self, guest_id: str, xml: str, layers: Layer) -> None:
         """attachDeviceFlags. Raises guest-refused; Unreachable with ``touched=True``."""
@@ -210,7 +211,7 @@ class Domains:
             if exc.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
                 return None
             raise refused("libvirt refused to show the guest.", exc, touched=False) from exc
-        return _reading(*documents)
+        return _reading(documents)
 
     def _change(
         self,
@@ -326,20 +327,34 @@ def _version(number: int) -> Version:
     return number // 1_000_000, number // 1_000 % 1_000, number % 1_000
 
 
-def _documents(domain: libvirt.virDomain, pulse: _Pulse) -> tuple[str, str | None, bool]:
-    """(XML as it is now, persistent XML, paused) of a domain."""
+@dataclass(frozen=True, kw_only=True)
+class _Documents:
+    """The XMLs of a domain, unread."""
+
+    now: str
+    persistent: str | None
+    saved: str | None
+    paused: bool
+
+
+def _documents(domain: libvirt.virDomain, pulse: _Pulse) -> _Documents:
     pulse.beat()
     now = domain.XMLDesc(0)
     pulse.beat()
     persistent = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE) if domain.isPersistent() else None
     pulse.beat()
-    paused = domain.state()[0] in (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
-    return now, persistent, paused
+    state = domain.state()[0]
+    saved = None
+    if state in _ENDED and domain.hasManagedSaveImage():
+        saved = domain.managedSaveGetXMLDesc()
+    return _Documents(now=now, persistent=persistent, saved=saved, paused=state in _PAUSED)
 
 
-def _all_documents(
-    connection: libvirt.virConnect, pulse: _Pulse
-) -> list[tuple[str, str | None, bool]]:
+_ENDED = (libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_CRASHED)
+_PAUSED = (libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PMSUSPENDED)
+
+
+def _all_documents(connection: libvirt.virConnect, pulse: _Pulse) -> list[_Documents]:
     documents = []
     for domain in connection.listAllDomains():
         try:
@@ -350,9 +365,11 @@ def _all_documents(
     return documents
 
 
-def _reading(now: str, persistent: str | None, paused: bool) -> Reading:
-    document = DomainXml.parse(now)
+def _reading(documents: _Documents) -> Reading:
+    document = DomainXml.parse(documents.now)
     if not document.live:
-        return Reading(live=None, config=document)
+        saved = DomainXml.parse(documents.saved) if documents.saved is not None else None
+        return Reading(live=None, config=document, saved=saved)
+    persistent = documents.persistent
     config = DomainXml.parse(persistent) if persistent is not None else None
-    return Reading(live=document, config=config, paused=paused)
+    return Reading(live=document, config=config, paused=documents.paused)

@@ -37,6 +37,17 @@ def refused(
     )
 
 
+def saved(guest: str) -> AttachdError:
+    """The guest goes on with the disks of its save image, whatever is done to its XML."""
+    return AttachdError(
+        Code.GUEST_SAVED,
+        f"Guest {guest} is saved: its disks can't be changed now.",
+        resolution=f"Start it (virsh start {guest}), or give its memory up: virsh "
+        f"managedsave-remove {guest}",
+        touched=False,
+    )
+
+
 @contextlib.contextmanager
 def touching() -> Iterator[None]:
     """Whatever fails in here fails after something may have changed, even a mere look."""

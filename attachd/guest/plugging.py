@@ -17,7 +17,7 @@ from attachd.errors import AttachdError, Code, Unreachable
 from attachd.guest.disk_xml import controller_xml, disk_xml
 from attachd.guest.domain_xml import DomainXml, Reading, ScsiPlace, scsi_place
 from attachd.guest.domains import Domains, Layer
-from attachd.guest.failures import refused, touching
+from attachd.guest.failures import refused, saved, touching
 from attachd.model import Bus, DiskSpec
 
 LOG = logging.getLogger(__name__)
@@ -35,13 +35,15 @@ class Plugging:
         """Complete what is missing of the disk in the guest's XMLs, and prove it.
 
         Raises guest-refused with libvirt's words, ``touched`` by what the XML shows then;
-        guest-not-found; Unreachable with ``touched=True`` where an answer was lost.
+        guest-not-found; guest-saved; Unreachable with ``touched=True`` where an answer was lost.
         """
         reading = self._reading(guest_id)
         present = _present(reading, disk)
         missing = _documents(reading) & ~present
         if not missing:
             return
+        if reading.saved is not None:
+            raise saved(reading.saved.name)
         place = _place(reading, missing) if disk.bus is Bus.SCSI else None
         controller_added = False
         if place is not None and place.new_controller:

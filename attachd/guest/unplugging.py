@@ -26,7 +26,7 @@ from attachd.guest.disk_xml import persistent_xml
 from attachd.guest.domain_events import DomainEvents, Happened, Signal, Watch
 from attachd.guest.domain_xml import DomainXml, FoundDisk, Reading
 from attachd.guest.domains import Answer, Domains, Layer
-from attachd.guest.failures import refused, touching, unavailable
+from attachd.guest.failures import refused, saved, touching, unavailable
 from attachd.trace import Library, call
 
 LOG = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class Unplugging:
         ``source``: of a disk that another hand plugged, which may have no name of attachd's.
 
         Raises, with ``touched=False``, unplug-timeout when the guest was asked and kept the disk,
-        guest-refused when it can't be asked or said no. Raises Unreachable when libvirt is out of
-        reach, ``touched`` by whether a request may have left.
+        guest-refused when it can't be asked or said no, guest-saved. Raises Unreachable when
+        libvirt is out of reach, ``touched`` by whether a request may have left.
         """
         with self._events.watch(guest_id) as watch:
             removal = _Removal(
@@ -125,6 +125,8 @@ class _Removal:
         reading = self._look()
         if reading is None:
             return True  # libvirt answered that there is no such guest: nor has it disks
+        if reading.saved is not None and self._find(reading.saved) is not None:
+            raise self._saved(reading.saved)
         live = self._find(reading.live)
         config = self._find(reading.config)
         if live is not None:
@@ -207,6 +209,12 @@ class _Removal:
             resolution="See that the guest runs and that its kernel has PCI hot-plug.",
             touched=False,
         )
+
+    def _saved(self, document: DomainXml) -> AttachdError:
+        """Where a request had left, the guest may have followed it before it was saved, or not."""
+        error = saved(document.name)
+        error.touched = self.left
+        return error
 
     def _find(self, document: DomainXml | None) -> FoundDisk | None:
         return document.find(self.volume_id, source=self.source) if document is not None else None

@@ -30,10 +30,13 @@ _BRIEFS = {
 
 @contextmanager
 def asking(brief: str) -> Iterator[None]:
-    """A question to os-brick or to a command that wasn't answered: iscsi-unavailable, ``brief``."""
+    """A question to os-brick or to a command that wasn't answered: iscsi-unavailable, ``brief``.
+
+    A privileged helper that dies meanwhile is an OSError of oslo.privsep's.
+    """
     try:
         yield
-    except (CallEndedError, ProcessExecutionError, brick.FailedToDropPrivileges) as exc:
+    except (CallEndedError, ProcessExecutionError, brick.FailedToDropPrivileges, OSError) as exc:
         raise Unreachable(
             Code.ISCSI_UNAVAILABLE,
             brief,

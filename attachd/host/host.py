@@ -189,9 +189,9 @@ class IscsiHost:
             for session in self._sysfs.sessions()
         )
 
-    def present(self, connection: Connection) -> bool:
+    def present(self, connection: Connection, *, session_shared: bool = False) -> bool:
         """Is any session with, or device of, this LUN on the host? A fresh look."""
-        return self._volumes.present(connection)
+        return self._volumes.present(connection, session_shared=session_shared)
 
     def _require_helper(self) -> None:
         if not self._helper.alive():

@@ -48,8 +48,8 @@ def inquiry(execute: Execute) -> Inquire:
                 timeout=_INQUIRY_SECONDS,
                 _wrap_timeout=_INQUIRY_SECONDS + _HELPER_MARGIN,
             )
-        except (ProcessExecutionError, PrivsepTimeout, FailedToDropPrivileges) as exc:
-            raise _no_answer(path) from exc
+        except (ProcessExecutionError, PrivsepTimeout, FailedToDropPrivileges, OSError) as exc:
+            raise _no_answer(path) from exc  # OSError: the helper died meanwhile
         return answer.strip()
 
     return inquire

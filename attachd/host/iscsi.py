@@ -212,11 +212,11 @@ class IscsiVolumes:
         )
         waiting(lambda: self._idle_records(targets, commands))
 
-    def present(self, connection: Connection) -> bool:
+    def present(self, connection: Connection, *, session_shared: bool = False) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""
         if self._sysfs.lun_devices(connection.targets):
             return True
-        return bool(self._idle_sessions(connection.targets))
+        return not session_shared and bool(self._idle_sessions(connection.targets))
 
     # --- connect ----------------------------------------------------------------------------
 

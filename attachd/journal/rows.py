@@ -219,6 +219,7 @@ def _attachment(row: sqlite3.Row) -> AttachmentRecord:
         shareable=bool(values["shareable"]),
         flow=AttachFlow(values["flow"]),
         reserved=bool(values["reserved"]),
+        device_was_there=bool(values["device_was_there"]),
     )
     return AttachmentRecord(**values)
 

@@ -54,7 +54,6 @@ class Attach(Operation):
         self._connection: Connection | None = None  # with secrets: never leaves this object
         self._kernel_path: str | None = None  # /dev/sdX: true only within this run
         self._fresh = False  # created by this run, and not exported yet
-        self._was_there = False  # somebody else had brought the device
         self._perhaps_exported = False  # nobody heard how update ended
 
     @property
@@ -82,6 +81,7 @@ class Attach(Operation):
             lambda: self._worlds.guests.find(self._request.guest), self._volume_as_asked_for
         )
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
+        prechecks.refuse_saved(guest)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
             guest = self._worlds.guests.find(guest.guest_id)
             volume, listed = self._worlds.cinder.find_volume(volume.volume_id), None
@@ -203,12 +203,19 @@ class Attach(Operation):
 
     def _update(self) -> None:
         self._hold_guard()
+        not_connected_yet = self._known.connection is None
         connection = self._connection = self._exported()
         self.record = replace(
             self._known,
             connection=connection.without_secrets(),
             mode=Mode.RO if connection.mode is Mode.RO else self._known.mode,  # Cinder's word
         )
+        if not_connected_yet:  # kept in the journal: attachd may be killed in the connect
+            self._note_what_is_there(connection)
+
+    def _note_what_is_there(self, connection: Connection) -> None:
+        if self._worlds.host.wwns(connection):
+            self.record = replace(self._known, device_was_there=True)
 
     def _exported(self) -> Connection:
         fresh, self._fresh = self._fresh, False
@@ -221,7 +228,7 @@ class Attach(Operation):
         connection = self._connection or self._exported()
         proofs.prove_unclaimed(connection, self._known, self._worlds.records.live_attachments())
         if self._connection is not None:  # fresh from update: no connect of this was ever begun
-            self._was_there = bool(self._worlds.host.wwns(connection))
+            self._note_what_is_there(connection)
         self._kernel_path = self._worlds.host.connect(
             self._known.volume_id, connection, mapped=self._known.mapped
         )
@@ -232,7 +239,7 @@ class Attach(Operation):
         # What somebody else brought, and what was never proven to be this volume's, isn't ours to
         # take away: its presence keeps the attachment (see _give_back).
         # Nor is what another guest of this host uses.
-        ours = record.wwn is not None or not self._was_there
+        ours = record.wwn is not None or not record.device_was_there
         if record.connection is not None and ours and not self._others_use(record.connection):
             self._worlds.host.disconnect(
                 record.volume_id, record.connection, expected_wwn=record.wwn

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.model import AttachmentRecord, AttachmentState, OperationKind, Volume
-from attachd.operations import proofs, references
+from attachd.operations import prechecks, proofs, references
 from attachd.operations.operation import Given, Operation
 from attachd.operations.steps import Step, Unanswered, bind
 from attachd.saga.history import StepSpec
@@ -60,7 +60,9 @@ class Detach(Operation):
         ]
         if not current:
             raise self._not_attached()
-        self._worlds.guests.check()
+        guest = self._worlds.guests.get(record.guest_id)
+        if guest is not None and any(record.has(disk) for disk in guest.saved_disks or ()):
+            prechecks.refuse_saved(guest)
         self._require_export_for_others(current[0])
         self.record = current[0]
 

@@ -9,7 +9,7 @@ on the host itself.
 from __future__ import annotations
 
 from attachd.errors import Code, Refused, World
-from attachd.model import AttachmentRecord, AttachmentState, OperationKind
+from attachd.model import AttachmentRecord, AttachmentState, OperationKind, Volume
 from attachd.operations.housekeeping import Housekeeping
 from attachd.operations.steps import Step, bind
 from attachd.saga.history import StepSpec
@@ -61,8 +61,11 @@ class Disconnect(Housekeeping):
         )
 
     def _refuse_somebodys(self, record: AttachmentRecord) -> None:
-        """Nova, or an operator, may have the volume now, on this very host."""
-        if self._worlds.cinder.list_attachments(record.volume_id):
+        """Nova, an operator or Cinder may have the volume now, on this very host."""
+        cinder = self._worlds.cinder
+        if cinder.list_attachments(record.volume_id) or not is_idle(
+            cinder.get_volume(record.volume_id)
+        ):
             raise Refused(
                 Code.VOLUME_NOT_AVAILABLE,
                 f"Somebody else has volume {record.volume_id} now: its session may be theirs.",
@@ -107,6 +110,11 @@ class Disconnect(Housekeeping):
                 f"Something else was asked for with volume {record.volume_id} since.",
                 details="The guest may be about to start.",
             )
+
+
+def is_idle(volume: Volume | None) -> bool:
+    """Is Cinder at no work with it? For a backup or an image it connects it by itself."""
+    return volume is None or volume.status == "available" or volume.status.startswith("error")
 
 
 _SETTLED = frozenset({AttachmentState.ATTACHED, AttachmentState.NEEDS_ATTENTION})

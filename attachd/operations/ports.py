@@ -265,8 +265,12 @@ class Host(Protocol):
     def sessions(self) -> tuple[HostSession, ...]:
         """Every iSCSI session of this host, whoever made it."""
 
-    def present(self, connection: Connection) -> bool:
-        """Is any session with, or device of, this LUN on the host? A fresh look (law 3)."""
+    def present(self, connection: Connection, *, session_shared: bool = False) -> bool:
+        """Is any session with, or device of, this LUN on the host? A fresh look (law 3).
+
+        ``session_shared``: other LUNs may use the session; one without a device is no trace then,
+        as another volume may be coming or going just now.
+        """
 
 
 class Records(Protocol):

@@ -34,6 +34,17 @@ def refuse_nova_owned(
         )
 
 
+def refuse_saved(guest: Guest) -> None:
+    """It would go on without what it is given now, and with what is taken away from it."""
+    if guest.saved_disks is not None:
+        raise Refused(
+            Code.GUEST_SAVED,
+            f"Guest {guest.name} is saved: its disks can't be changed now.",
+            resolution=f"Start it (virsh start {guest.name}), or give its memory up: virsh "
+            f"managedsave-remove {guest.name}",
+        )
+
+
 def refuse_unavailable(volume: Volume, flow: AttachFlow) -> None:
     """Only an available, plain volume can be attached, or one more time a multiattach one.
 

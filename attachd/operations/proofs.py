@@ -14,8 +14,11 @@ from attachd.operations.ports import Guests, Host
 
 
 def guest_holds(guest: Guest, record: AttachmentRecord) -> bool:
-    """Does the guest hold the disk: in the live XML where it is live, else in the persistent?"""
-    disks = guest.live_disks if guest.state.live else guest.config_disks
+    """Does the guest hold the disk: in the live XML where it is live, else in what it starts with?
+
+    One that was saved starts with its save image's.
+    """
+    disks = guest.live_disks if guest.state.live else guest.disks
     return any(record.has(disk) for disk in disks)
 
 
@@ -76,8 +79,12 @@ def prove_guest_clear(guests: Guests, record: AttachmentRecord) -> None:
 
 
 def prove_host_clear(host: Host, record: AttachmentRecord) -> None:
-    """No session with, nor device of, the volume's LUN is on this host. Raises still-in-use."""
-    if record.connection is not None and host.present(record.connection):
+    """No session with, nor device of, the volume's LUN is on this host. Raises still-in-use.
+
+    A session that other volumes may share was judged by the disconnect, which kept them off.
+    """
+    shared = record.shared_targets is not False
+    if record.connection is not None and host.present(record.connection, session_shared=shared):
         raise AttachdError(
             Code.STILL_IN_USE,
             f"The host is still connected to volume {record.volume_id}.",

@@ -91,6 +91,14 @@ class Stage(ABC):
         """Pull the guest's plug."""
 
     @abstractmethod
+    def save(self, guest_id: str) -> None:
+        """The guest ends, its memory saved with its disks (virsh managedsave)."""
+
+    @abstractmethod
+    def start(self, guest_id: str) -> None:
+        """It is started, and goes on where it was saved."""
+
+    @abstractmethod
     def drop_config(self, guest_id: str, disk: DiskSpec) -> None:
         """Someone takes the disk out of the persistent XML alone."""
 
@@ -156,6 +164,12 @@ class FakeStage(Stage):
 
     def destroy(self, guest_id: str) -> None:
         self.fake.destroy(guest_id)
+
+    def save(self, guest_id: str) -> None:
+        self.fake.save(guest_id)
+
+    def start(self, guest_id: str) -> None:
+        self.fake.start_guest(guest_id)
 
     def drop_config(self, guest_id: str, disk: DiskSpec) -> None:
         self.fake.drop_disk(guest_id, disk.target, config=True)
@@ -341,6 +355,20 @@ class LibvirtStage(Stage):
     def destroy(self, guest_id: str) -> None:
         with self.domain(guest_id) as domain:
             domain.destroy()
+
+    def save(self, guest_id: str) -> None:
+        with self.domain(guest_id) as domain:
+            domain.managedSave()
+        self._stack.callback(self._forget_memory, guest_id)
+
+    def _forget_memory(self, guest_id: str) -> None:
+        with contextlib.suppress(libvirt.libvirtError), self.domain(guest_id) as domain:
+            if domain.hasManagedSaveImage():
+                domain.managedSaveRemove()
+
+    def start(self, guest_id: str) -> None:
+        with self.domain(guest_id) as domain:
+            domain.create()
 
     def drop_config(self, guest_id: str, disk: DiskSpec) -> None:
         with self.domain(guest_id) as domain:

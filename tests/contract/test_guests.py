@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -101,6 +101,36 @@ def test_an_unknown_guest_is_refused(stage: Stage, reference: str) -> None:
     with pytest.raises(Refused) as caught:
         stage.guests.find(reference)
     assert caught.value.code == Code.GUEST_NOT_FOUND
+
+
+def test_a_saved_guest_keeps_its_disks_until_it_goes_on(stage: Stage) -> None:
+    guest_id = stage.new_guest()
+    disk, another = stage.new_disk(), stage.new_disk("vdb")
+    stage.guests.plug(guest_id, disk)
+    assert seen(stage.guests, guest_id).saved_disks is None
+
+    stage.save(guest_id)
+
+    guest = seen(stage.guests, guest_id)
+    assert (guest.state, ids(guest)) == (GuestState.SHUTOFF, ([], [disk.serial]))
+    assert [(d.serial, d.source) for d in guest.saved_disks or ()] == [(disk.serial, disk.source)]
+    assert guest in stage.guests.all()
+    changes: tuple[Callable[[], None], ...] = (
+        lambda: stage.guests.unplug(guest_id, disk.volume_id),
+        lambda: stage.guests.plug(guest_id, another),
+    )
+    for change in changes:
+        with pytest.raises(AttachdError) as caught:
+            change()
+        assert (caught.value.code, caught.value.touched) == (Code.GUEST_SAVED, False)
+    assert seen(stage.guests, guest_id) == guest
+    stage.guests.plug(guest_id, disk)  # it has it
+
+    stage.start(guest_id)
+
+    assert ids(seen(stage.guests, guest_id)) == ([disk.serial], [disk.serial])
+    stage.guests.unplug(guest_id, disk.volume_id)
+    assert seen(stage.guests, guest_id).disks == ()
 
 
 def test_an_unknown_id_is_none(stage: Stage) -> None:

@@ -46,6 +46,7 @@ class _Domain:
     deaf: bool = False
     live: dict[str, GuestDisk] = field(default_factory=dict)
     config: dict[str, GuestDisk] = field(default_factory=dict)
+    saved: dict[str, GuestDisk] | None = None
     asked: set[str] = field(default_factory=set)  # aliases that the guest shall let go
     read_only: set[str] = field(default_factory=set)  # aliases
     sizes: dict[str, int] = field(default_factory=dict)  # by alias: what QEMU was told
@@ -69,6 +70,7 @@ class _Domain:
             nova_owned=self.nova_owned,
             live_disks=tuple(self.live.values()),
             config_disks=tuple(self.config.values()),
+            saved_disks=None if self.saved is None else tuple(self.saved.values()),
             free_slots={bus: self.free(bus) for bus in Bus},
         )
 
@@ -128,7 +130,10 @@ class FakeGuests:
         with self._changed:
             domain = self._domains[guest_id]
             domain.state = GuestState.RUNNING
-            domain.live = {target: _aliased(disk) for target, disk in domain.config.items()}
+            if domain.saved is not None:
+                domain.live, domain.saved = domain.saved, None
+            else:
+                domain.live = {target: _aliased(disk) for target, disk in domain.config.items()}
 
     def destroy(self, guest_id: str) -> None:
         """Pull its plug: the live disks go without an event, a transient guest as a whole."""
@@ -140,6 +145,17 @@ class FakeGuests:
             domain.sizes.clear()
             if not domain.persistent:
                 del self._domains[guest_id]
+            self._changed.notify_all()
+            listeners = tuple(self._stopped)
+        for listener in listeners:
+            _in_a_thread_of_its_own(partial(listener, guest_id))
+
+    def save(self, guest_id: str) -> None:
+        """virsh managedsave: it ends, and goes on with the same disks when it is started."""
+        with self._changed:
+            domain = self._domains[guest_id]
+            domain.state = GuestState.SHUTOFF
+            domain.saved, domain.live = domain.live, {}
             self._changed.notify_all()
             listeners = tuple(self._stopped)
         for listener in listeners:
@@ -290,6 +306,8 @@ class FakeGuests:
                     Code.GUEST_NOT_FOUND, "There is no such guest.", details=guest_id, touched=False
                 )
             missing = [d for d in domain.documents() if not _has(d, disk)]
+            if missing and domain.saved is not None:
+                raise _saved(domain)
             self._check_room(domain, disk, missing)
             for document in missing:
                 document[disk.target] = _as_guest_disk(disk)
@@ -344,6 +362,8 @@ class FakeGuests:
     def _request(self, guest_id: str, volume_id: str, source: str | None) -> _Domain | None:
         with self._changed:
             domain = self._domains.get(guest_id)
+            if domain and _targets(domain.saved or {}, volume_id, source):
+                raise _saved(domain)
             aliases = self._ask(domain, volume_id, source) if domain else []
         self._tell_removed(guest_id, aliases)
         return domain
@@ -501,6 +521,10 @@ def _refused(details: str) -> AttachdError:
     return AttachdError(
         Code.GUEST_REFUSED, "libvirt refused the disk.", details=details, touched=False
     )
+
+
+def _saved(domain: _Domain) -> AttachdError:
+    return AttachdError(Code.GUEST_SAVED, f"Guest {domain.name} is saved.", touched=False)
 
 
 def _unavailable(*, touched: bool) -> Unreachable:

@@ -104,6 +104,11 @@ class FakeHost:
         self._lock = threading.RLock()
         self._guards: dict[str, threading.Lock] = defaultdict(threading.Lock)
 
+    def log_in_without_a_scan(self, target: Target) -> None:
+        """For tests: somebody has a session with the target, and no device of it."""
+        with self._lock:
+            self._sessions.add((target.portal, target.iqn))
+
     # --- for tests: the storage -------------------------------------------------------------
 
     def export(
@@ -376,14 +381,13 @@ class FakeHost:
                 for portal, iqn in sorted(self._sessions)
             )
 
-    def present(self, connection: Connection) -> bool:
+    def present(self, connection: Connection, *, session_shared: bool = False) -> bool:
         """Is there a device of the LUN, or a session that nothing else uses?"""
         with self._call("present"):
             used = {(d.target.portal, d.target.iqn) for d in self._devices.values()}
             idle = self._sessions - used
-            return bool(self._devices_of(connection)) or any(
-                (target.portal, target.iqn) in idle for target in connection.targets
-            )
+            alone = any((target.portal, target.iqn) in idle for target in connection.targets)
+            return bool(self._devices_of(connection)) or (alone and not session_shared)
 
     # --- the rules --------------------------------------------------------------------------
 

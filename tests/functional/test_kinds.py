@@ -27,6 +27,34 @@ def detach(host: Host, guest: Guest, volume: str) -> None:
     assert result.status == 0, result.err
 
 
+# --- a saved guest ------------------------------------------------------------------------------
+
+
+def test_a_saved_guest_keeps_its_disk_until_it_goes_on(
+    host: Host, worlds: Worlds, cloud: Cloud, guest: Guest, new_volume: Callable[..., str]
+) -> None:
+    """It goes on with the disk of its save image, whatever its persistent XML says by then."""
+    volume, other = new_volume(), new_volume()
+    shown = attach(host, guest, volume)
+    disk = worlds.assert_attached(guest, volume, shown)
+    written = guest.write(disk, MEGABYTES)
+
+    host.do("virsh", "managedsave", guest.name)
+
+    refused = host.attachctl("detach", guest.name, volume)
+    assert (refused.status, refused.code) == (4, "guest-saved")
+    assert cloud.status(volume) == "in-use"
+    eventually("the host has nothing of it", lambda: host.scsi_disks() == [])
+    refused = host.attachctl("attach", guest.name, other)
+    assert (refused.status, refused.code) == (4, "guest-saved")
+
+    host.do("virsh", "start", guest.name)
+
+    assert guest.checksum(worlds.assert_attached(guest, volume, shown), MEGABYTES) == written
+    detach(host, guest, volume)
+    worlds.assert_nothing_left(volume, guest)
+
+
 # --- multiattach -------------------------------------------------------------------------------
 
 

@@ -11,7 +11,14 @@ import pytest
 from attachd.audit import auditor
 from attachd.audit.findings import Finding, FindingCode
 from attachd.errors import Code, Refused, World
-from attachd.model import AttachmentState, GuestDisk, GuestState, OperationKind, Target
+from attachd.model import (
+    AttachmentState,
+    GuestDisk,
+    GuestState,
+    OperationKind,
+    OperationState,
+    Target,
+)
 from tests.unit.bench import Bench, in_both_styles
 
 
@@ -203,6 +210,27 @@ def test_a_session_of_a_volume_that_somebody_else_has_now_is_none_of_ours(
     assert bench.auditor.audit() == ()
     bench.cinder.stop()
     assert codes(bench) == ["world-unreachable"]
+
+
+@pytest.mark.parametrize("status", ["backing-up", "uploading", "downloading"])
+def test_a_session_of_cinders_own_is_none_of_ours(
+    bench: Bench, guest: str, volume: str, status: str
+) -> None:
+    """cinder-backup connects a volume by itself, and makes no attachment for it."""
+    (record,) = bench.journal.live_attachments()
+    assert record.connection is not None
+    bench.detach("web", "data")
+    bench.host.connect(volume, record.connection)
+    assert codes(bench) == ["session-left"]
+    bench.cinder.rules.volume(volume).status = status
+    assert bench.auditor.audit() == ()
+    view = bench.rested(
+        bench.engine.submit_own(
+            OperationKind.DISCONNECT, guest_id=guest, volume_id=volume
+        ).operation_id
+    )
+    assert view.state is OperationState.REFUSED
+    assert len(bench.host.devices) == 1
 
 
 @pytest.mark.parametrize("status", ["backing-up", "extending", "retyping", "uploading"])

@@ -9,10 +9,12 @@ from contextlib import ExitStack
 
 import pytest
 
+from attachd.engine.views import OperationView
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import GuestDisk, GuestState, Mode, OperationKind, OperationState, Target
 from tests.fakes.cinder import OLD_VERBS
-from tests.unit.bench import Bench, in_both_styles
+from tests.unit.bench import PATIENCE, Bench, in_both_styles
+from tests.unit.story.stories import deaths_are_meant
 
 MEETING_SECONDS = 30.0
 EVERY_STEP = [
@@ -95,6 +97,13 @@ def test_a_stopped_guest_gets_the_disk_in_its_persistent_xml(bench: Bench, volum
     view = bench.guests.get(guest)
     assert view is not None
     assert (len(view.live_disks), len(view.config_disks)) == (0, 1)
+
+
+def test_a_saved_guest_gets_nothing_until_it_goes_on(bench: Bench, guest: str, volume: str) -> None:
+    bench.guests.save(guest)
+    refusal(bench, Code.GUEST_SAVED, "web", "data")
+    bench.guests.start_guest(guest)
+    assert bench.attach("web", "data").state is OperationState.DONE
 
 
 def test_the_front_end_qos_limits_the_guests_disk(bench: Bench, guest: str) -> None:
@@ -344,34 +353,56 @@ def test_a_lun_that_another_attachment_stands_on_is_never_touched(
     assert bench.cinder.status(second) == "attaching"
 
 
+def somebody_logs_in(bench: Bench, volume: str, *, same: bool) -> None:
+    """Before attachd connects it; not ``same``: another volume is behind the LUN."""
+    (listed,) = bench.cinder.list_attachments(volume)
+    attachment = bench.cinder.get_attachment(listed.attachment_id)
+    assert attachment is not None
+    assert attachment.connection is not None
+    (target,) = attachment.connection.targets
+    if not same:
+        bench.host.export(target, size_bytes=7, chap=attachment.connection.chap)
+    bench.host.connect(volume, attachment.connection)
+
+
+def assert_somebodys_device_stays(bench: Bench, view: OperationView, volume: str) -> None:
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.NEEDS_ATTENTION, Code.STILL_IN_USE)
+    assert len(bench.host.devices) == 1
+    assert "disconnect" not in {call.method for call in bench.host.calls}
+    assert len(bench.cinder.list_attachments(volume)) == 1
+
+
 @pytest.mark.parametrize("same", [False, True], ids=["another volume's", "its own"])
 def test_a_device_that_somebody_else_had_brought(
     bench: Bench, guest: str, volume: str, same: bool
 ) -> None:
     """One that is proven to be the volume is used; any other stays as it was."""
-
-    def log_in() -> None:
-        (listed,) = bench.cinder.list_attachments(volume)
-        attachment = bench.cinder.get_attachment(listed.attachment_id)
-        assert attachment is not None
-        assert attachment.connection is not None
-        (target,) = attachment.connection.targets
-        if not same:
-            bench.host.export(target, size_bytes=7, chap=attachment.connection.chap)
-        bench.host.connect(volume, attachment.connection)
-
-    bench.at["attach.connect.do.after-intent"] = log_in
+    bench.at["attach.connect.do.after-intent"] = lambda: somebody_logs_in(bench, volume, same=same)
     view = bench.attach("web", "data")
     if same:
         assert view.state is OperationState.DONE
         bench.assert_attached(guest, volume)
         return
+    assert_somebodys_device_stays(bench, view, volume)
     assert view.problem is not None
-    assert (view.state, view.problem.code) == (OperationState.NEEDS_ATTENTION, Code.STILL_IN_USE)
     assert "wrong-device" in view.problem.details
-    assert len(bench.host.devices) == 1
-    assert "disconnect" not in {call.method for call in bench.host.calls}
-    assert len(bench.cinder.list_attachments(volume)) == 1
+
+
+@deaths_are_meant
+@pytest.mark.parametrize("moment", ["connect.do.after-effect", "identify.do.after-intent"])
+def test_a_device_that_somebody_else_had_brought_stays_when_attachd_is_killed(
+    bench: Bench, guest: str, volume: str, moment: str
+) -> None:
+    """Whose it is isn't known yet; who brought it must not be forgotten."""
+    bench.host.before_next("wwns", lambda: somebody_logs_in(bench, volume, same=False))
+    bench.kill_at = f"attach.{moment}"
+    operation_id = bench.submit(OperationKind.ATTACH, "web", "data")
+    assert bench.killed.wait(PATIENCE)
+    assert bench.engine.stop(PATIENCE)
+    bench.journal.close()
+    bench.start()
+    assert_somebodys_device_stays(bench, bench.rested(operation_id), volume)
 
 
 # --- what is attached ------------------------------------------------------------------------

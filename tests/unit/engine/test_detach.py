@@ -48,6 +48,31 @@ def test_a_guest_that_is_gone_can_still_be_detached_from(
     bench.assert_nothing_left(guest, volume)
 
 
+def test_a_saved_guest_keeps_its_disk_until_it_goes_on(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.guests.save(guest)
+    view = bench.detach("web", "data")
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.REFUSED, Code.GUEST_SAVED)
+    assert bench.cinder.status(volume) == "in-use"
+
+    bench.guests.start_guest(guest)
+    assert bench.detach("web", "data").state is OperationState.DONE
+    bench.assert_nothing_left(guest, volume)
+
+
+def test_a_guest_that_is_saved_on_the_way_keeps_its_disk(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.cinder.before_next("begin_detaching", lambda: bench.guests.save(guest))
+    view = bench.detach("web", "data")
+    assert view.problem is not None
+    assert (view.state, view.problem.code) == (OperationState.UNDONE, Code.GUEST_SAVED)
+    bench.guests.start_guest(guest)
+    bench.assert_attached(guest, volume)
+
+
 def test_a_guest_that_ignores_the_unplug_and_obeys_late(
     bench: Bench, guest: str, volume: str
 ) -> None:
@@ -109,7 +134,7 @@ def test_libvirt_dies_in_the_unplug_before_the_guest_let_go(
     bench: Bench, guest: str, volume: str
 ) -> None:
     bench.guests.fail_next("unplug", GONE)
-    bench.guests.fail_next("get", GONE)
+    bench.at["detach.unplug.do.after-intent"] = lambda: bench.guests.fail_next("get", GONE)
     view = bench.detach("web", "data")
     assert view.state is OperationState.NEEDS_ATTENTION
     assert bench.cinder.status(volume) == "detaching"

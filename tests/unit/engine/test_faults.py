@@ -146,7 +146,9 @@ def proofs() -> dict[str, Arrange]:
     again = "detach.disconnect.do.after-effect"
     return {
         "no host": lambda b: b.host.fail_next("present", away(World.HOST, touched=False)),
-        "no guest": lambda b: b.guests.fail_next("get", away(World.GUEST, touched=False)),
+        "no guest": lambda b: b.at.update(
+            {again: lambda: b.guests.fail_next("get", away(World.GUEST, touched=False))}
+        ),
         "someone logs in again": lambda b: b.at.update({again: partial(log_in_again, b)}),
     }
 

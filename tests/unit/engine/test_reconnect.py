@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from attachd.engine.kill_points import all_names
-from attachd.errors import Code
-from attachd.model import OperationState, Target
+from attachd.errors import Code, Unreachable, World
+from attachd.model import AttachmentState, OperationState, Target
 from tests.unit.bench import PATIENCE, Bench, in_both_styles
 
 pytestmark = in_both_styles
@@ -88,6 +88,37 @@ def test_without_cinder_nothing_is_connected(
     expected = ("undone", "worlds-disagree") if gone else ("refused", "cinder-unavailable")
     assert (state, code) == expected
     assert bench.host.devices == ()
+
+
+def test_a_detach_that_waits_for_cinder_keeps_no_guest_from_starting(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """The device was proven gone: nothing is there that the guest could start with."""
+    bench.at["detach.delete.do.after-intent"] = bench.cinder.stop
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    (record,) = bench.journal.live_attachments()
+    assert record.state is AttachmentState.NEEDS_ATTENTION
+    assert reconnect(bench, guest) == []
+
+    assert record.connection is not None
+    bench.host.connect(volume, record.connection)  # open-iscsi did, at boot
+    assert reconnect(bench, guest) != []
+    bench.host.fail_next(
+        "present", Unreachable(Code.ISCSI_UNAVAILABLE, "no", world=World.HOST, touched=False)
+    )
+    assert reconnect(bench, guest) != []
+
+
+def test_a_volume_that_was_never_exported_keeps_no_guest_from_starting(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    bench.cinder.add_volume(name="second")
+    bench.cinder.before_next("create", bench.cinder.stop)
+    bench.attach("web", "second")
+    (half,) = [r for r in bench.journal.live_attachments() if r.volume_id != volume]
+    assert (half.state, half.connection) == (AttachmentState.NEEDS_ATTENTION, None)
+    assert reconnect(bench, guest) == [("done", None)]  # of the other one
 
 
 def test_it_does_not_wait_for_an_attach_to_the_same_guest(

@@ -28,6 +28,7 @@ class ScriptedDomains(Domains):
     def __init__(self) -> None:
         self.documents: dict[Layer, list[str]] = {Layer.LIVE: [], Layer.CONFIG: []}
         self.exists = True
+        self.saved: DomainXml | None = None
         self.reads: deque[AttachdError | None] = deque()
         self.attaches: deque[AttachdError] = deque()
         self.detaches: deque[Answer | AttachdError] = deque()
@@ -41,7 +42,11 @@ class ScriptedDomains(Domains):
             raise error
         if not self.exists:
             return None
-        return Reading(live=self._document(Layer.LIVE), config=self._document(Layer.CONFIG))
+        return Reading(
+            live=self._document(Layer.LIVE),
+            config=self._document(Layer.CONFIG),
+            saved=self.saved,
+        )
 
     def attach(self, guest_id: str, xml: str, layers: Layer) -> None:
         self.log.append(f"attach {ET.fromstring(xml).tag} {int(layers)}")  # noqa: S314 - our own

@@ -163,6 +163,9 @@ class _Slow:
     def isPersistent(self) -> bool:  # noqa: N802
         return True
 
+    def hasManagedSaveImage(self) -> bool:  # noqa: N802
+        return False
+
     def state(self) -> tuple[int, int]:
         return libvirt.VIR_DOMAIN_SHUTOFF, 0
 

@@ -9,10 +9,11 @@ import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable
 from attachd.guest.domain_events import DomainEvents
+from attachd.guest.domain_xml import DomainXml
 from attachd.guest.domains import Answer, Layer
 from attachd.guest.failures import refused
 from attachd.guest.unplugging import Unplugging
-from tests.unit.guest.domains_xml import OUR_DISK, UUID, VOLUME
+from tests.unit.guest.domains_xml import OUR_DISK, UUID, VOLUME, domain
 from tests.unit.guest.scripted_domains import ScriptedDomains, lost
 
 LONG = 60.0
@@ -251,3 +252,29 @@ def test_listeners_of_removals(bench: Bench) -> None:
     bench.events.on_disk_removed(lambda guest_id, alias: heard.append((guest_id, alias)))
     bench.events._device_removed(None, GuestDomain(), "ua-x", None)
     assert heard == [(UUID, "ua-x")]
+
+
+def test_what_a_save_image_has_stays(bench: Bench) -> None:
+    """The guest was saved while it was asked: it may have let go before, or not."""
+    del bench.domains.documents[Layer.LIVE]
+    bench.domains.saved = DomainXml.parse(domain(OUR_DISK, live=False))
+    assert (error := bench.fails()).code is Code.GUEST_SAVED
+    assert not error.touched
+    assert bench.domains.log == []
+
+    bench.domains.saved = DomainXml.parse(domain("", live=False))
+    bench.unplug()
+    assert bench.disks() == (0, 0)
+
+
+def test_a_guest_that_is_saved_while_it_is_asked(bench: Bench) -> None:
+    bench.domains.detaches.append(Answer.ACCEPTED)
+
+    def save() -> None:
+        bench.domains.saved = DomainXml.parse(domain(OUR_DISK, live=False))
+        del bench.domains.documents[Layer.LIVE]
+        bench.events.look_again()
+
+    after_a_moment(save)
+    error = bench.fails()
+    assert (error.code, error.touched) == (Code.GUEST_SAVED, True)

@@ -211,6 +211,14 @@ def test_a_device_that_does_not_answer_is_not_another_one() -> None:
     assert not caught.value.touched
 
 
+def test_a_helper_that_dies_meanwhile_is_no_answer() -> None:
+    def execute(*_: str, **__: object) -> tuple[str, str]:
+        raise OSError("Premature eof waiting for privileged process")
+
+    with pytest.raises(Unreachable):
+        inquiry(execute)("/dev/sda")
+
+
 def test_the_inquiry_asks_the_device_as_root() -> None:
     asked: list[tuple[tuple[str, ...], dict[str, object]]] = []
 

@@ -126,6 +126,20 @@ def test_without_its_helper_the_host_answers_nothing(
     assert commands.ran == []
 
 
+@pytest.mark.usefixtures("files")
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_a_helper_that_dies_meanwhile_is_no_answer(
+    helper: Helper, question: Callable[[Host], object]
+) -> None:
+    """oslo.privsep has a bare OSError for it."""
+
+    def execute(*_: str, **__: object) -> tuple[str, str]:
+        raise OSError("Premature eof waiting for privileged process")
+
+    with pytest.raises(Unreachable):
+        question(HostSurvey(helper=helper, execute=execute))
+
+
 def test_kvm_is_a_device(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("attachd.host.survey._KVM", Path("/dev/null"))
     assert host.kvm()

@@ -60,6 +60,17 @@ def test_a_host_is_clear_when_nothing_of_the_lun_is_there() -> None:
     proofs.prove_host_clear(host, record)
 
 
+@pytest.mark.parametrize("shared", [None, True])
+def test_a_session_that_others_may_share_is_no_trace_of_a_volume(shared: bool | None) -> None:
+    """Another LUN of the target is coming or going: it has no device just now."""
+    host = FakeHost()
+    (target,) = CONNECTION.targets
+    host.log_in_without_a_scan(target)
+    proofs.prove_host_clear(host, a_record(connection=CONNECTION, shared_targets=shared))
+    alone = a_record(connection=CONNECTION, shared_targets=False)
+    raises(Code.STILL_IN_USE, lambda: proofs.prove_host_clear(host, alone))
+
+
 def test_a_host_that_cannot_be_looked_at_is_not_clear() -> None:
     host = FakeHost()
     host.fail_next(
@@ -90,6 +101,27 @@ def test_a_device_that_a_guest_uses_by_any_of_its_names(source: str) -> None:
             DEVICE, a_record(), names=NAMES, attachments=(), guests=guests.all()
         ),
     )
+
+
+def test_a_device_that_a_saved_guest_will_use() -> None:
+    guests = FakeGuests()
+    guest = guests.add("other")
+    guests.put_disk(guest, GuestDisk(target="vdx", bus="virtio", source=DEVICE.path), config=False)
+    guests.save(guest)
+    raises(
+        Code.WRONG_DEVICE,
+        lambda: proofs.prove_unshared(
+            DEVICE, a_record(), names=NAMES, attachments=(), guests=guests.all()
+        ),
+    )
+
+
+def test_a_saved_guest_holds_the_disks_of_its_save_image() -> None:
+    guests = FakeGuests()
+    guest = guests.add("web")
+    guests.put_disk(guest, GuestDisk(target="vdb", bus="virtio", serial="volume-1"), config=False)
+    guests.save(guest)
+    assert proofs.guest_holds(guests.find("web"), a_record())
 
 
 def test_a_device_whose_wwn_another_attachment_has() -> None:
