@@ -5,6 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from pathlib import Path
+
+from oslo_config import cfg
 
 from attachd import conf
 from attachd.errors import AttachdError
@@ -20,11 +23,14 @@ def main() -> int:
     try:
         config = conf.load(sys.argv[1:])
         set_up(config, os.environ)
-        # Imported only now: the libraries behind it are many, and a mistake in the file is told
-        # before they are there.
+        # Imported only now: the libraries behind them are many, and a mistake in the file is told
+        # before they are there; the helper carries what was imported before it is forked.
+        from attachd.host.privilege import start_helper  # noqa: PLC0415
+
+        helper = start_helper(cfg.CONF, lock_path=Path(config.host.lock_path), user=config.user)
         from attachd.daemon import assemble  # noqa: PLC0415
 
-        status = assemble(config, os.environ).run()
+        status = assemble(config, os.environ, helper=helper).run()
     except AttachdError as exc:
         problem = exc.problem
         lines = (str(problem), problem.details, problem.resolution)

@@ -1,8 +1,9 @@
 """The daemon: everything is assembled here, in one place, in the one order that works.
 
-Root's part comes first and is short: os-brick's locks, the privileged helper (forked before any
-thread starts), the socket. Then the process becomes its own user for good (law 10) and everything
-else is made. The main thread only watches: signals, the helper's life, systemd's watchdog.
+Root's part comes first and is short: os-brick's locks and the privileged helper (forked before any
+thread starts, and before this module is imported, see ``host.privilege``), then the socket. Then
+the process becomes its own user for good (law 10) and everything else is made. The main thread only
+watches: signals, the helper's life, systemd's watchdog.
 """
 
 from __future__ import annotations
@@ -161,17 +162,15 @@ class Daemon:
         LOG.info("attachd stopped")
 
 
-def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> Daemon:
-    """Make the daemon from its configuration. As root, with a single thread.
+def assemble(
+    config: cfg.ConfigOpts, environment: MutableMapping[str, str], *, helper: PrivilegedHelper
+) -> Daemon:
+    """Make the daemon from its configuration. As root, behind ``privilege.start_helper``.
 
     Raises AttachdError: config-invalid, journal-unavailable.
     """
     lock_path = Path(config.host.lock_path)
     state_path = Path(config.state_path)
-    # os-brick and oslo.privsep read oslo.config's process-wide object, and only that.
-    privilege.configure_os_brick(cfg.CONF, lock_path=lock_path)
-    privilege.prepare_lock_directory(lock_path, user=config.user)
-    helper = privilege.fork_privileged_helper()
     gid = sockets.group_id(config.api.group)
     listening = sockets.listening_socket(Path(config.api.socket), gid=gid, environ=environment)
     scraped = _scraped_socket(config)
@@ -198,6 +197,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
         host=host,
         guests=guests,
         workers=config.workers,
+        exports_at_once=config.cinder.exports_at_once,
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
         observers=observers,
@@ -242,6 +242,7 @@ def assemble(config: cfg.ConfigOpts, environment: MutableMapping[str, str]) -> D
                 history=journal, most=config.keep_operations, days=config.keep_days
             ).forget,
             interval=config.audit_interval,
+            helper=helper.cpu_seconds,
         ),
         warming=Warming(things={"Cinder": cinder.warm, "the connector": host.warm}),
         servers=servers,

@@ -17,8 +17,9 @@ class Periodic:
     """Calls ``look`` every ``interval`` seconds between ``start`` and ``stop``.
 
     ``failing``: what the log says when a look raises; the next one comes all the same. ``daemon``:
-    the process's end waits for no look. ``share``: what the looks' thread may take of a processor:
-    one that took long is followed by a longer pause, ``longest`` seconds at most.
+    the process's end waits for no look. ``share``: what the looks may take of a processor: one that
+    took long is followed by a longer pause, ``longest`` seconds at most. ``others``: seconds of a
+    processor that others have worked for the looks so far, beside the looks' own thread.
     """
 
     def __init__(
@@ -31,10 +32,12 @@ class Periodic:
         daemon: bool = False,
         share: float = 1.0,
         longest: float = math.inf,
+        others: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._interval = interval
         self._share = share
         self._longest = max(longest, interval)
+        self._others = others
         self._look = look
         self._failing = failing
         self._stopping = threading.Event()
@@ -64,10 +67,13 @@ class Periodic:
             self._wake.clear()  # before the look: what wakes it from here on it may not have seen
             if self._stopping.is_set():
                 return
-            began = time.thread_time()
+            began = self._worked()
             self._try_to_look()
-            earned = (time.thread_time() - began) / self._share
+            earned = (self._worked() - began) / self._share
             pause = min(max(self._interval, earned), self._longest)
+
+    def _worked(self) -> float:
+        return time.thread_time() + self._others()
 
     def _try_to_look(self) -> None:
         try:

@@ -14,7 +14,7 @@ from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
-_SHARE = 0.01  # of a processor
+_SHARE = 0.007  # of a processor: with all else that an idle daemon does it stays below 0.01
 # Seconds: what is dangerous must not go unseen for longer.
 _LONGEST_PAUSE = 300.0
 
@@ -22,7 +22,8 @@ _LONGEST_PAUSE = 300.0
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    Less often where this would take more than a hundredth of a processor, up to five minutes.
+    Less often where this would take more than a hundredth of a processor, up to five minutes;
+    ``helper``: seconds of a processor that the privileged helper and its commands have taken.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
     ``forget`` gets it, and forgets history that nothing of is left.
     """
@@ -34,6 +35,7 @@ class Watch:
         fence: Callable[[Sequence[Finding]], object],
         forget: Callable[[Sequence[Finding]], object],
         interval: float,
+        helper: Callable[[], float] = lambda: 0.0,
     ) -> None:
         self._audit = audit
         self._fence = fence
@@ -46,6 +48,7 @@ class Watch:
             failing="The four worlds can't be compared now",
             share=_SHARE,
             longest=_LONGEST_PAUSE,
+            others=helper,
         )
 
     def start(self) -> None:

@@ -89,6 +89,16 @@ OPTS: list[cfg.Opt] = [
         "a lost answer, or attachd's own end, a late effect is waited for before anything is "
         "undone. Make it longer than Cinder's rpc_response_timeout.",
     ),
+    cfg.IntOpt(
+        "exports_at_once",
+        default=3,
+        min=1,
+        max=64,
+        help="How many volumes of one backend are reserved and exported at once for attaches of "
+        "this host; further ones wait, having touched nothing. Backends make one export after "
+        "another, so that more at once end no sooner, and may run into Cinder's "
+        "rpc_response_timeout.",
+    ),
     cfg.FloatOpt(
         "extend_timeout",
         default=300,

@@ -18,6 +18,7 @@ from attachd.engine.progress import Progress
 from attachd.engine.reporting import event_view, operation_view
 from attachd.engine.resuming import Resumer
 from attachd.engine.runner import Rest, Runner
+from attachd.engine.turns import Turns
 from attachd.engine.views import Event, OperationView
 from attachd.errors import AttachdError, Code, Problem, Refused, World
 from attachd.journal.journal import Journal
@@ -60,8 +61,8 @@ class Engine:
     """Runs operations, each in a thread of its own, ``workers`` of them beyond their prechecks.
 
     A thread waits for its guest's turn before it takes one of the workers' places, so that one busy
-    guest never holds up the others. ``resume_interval``: see :class:`Resumer`;
-    ``reached``: see :class:`Runner`.
+    guest never holds up the others. ``exports_at_once``: see :class:`Turns`;
+    ``resume_interval``: see :class:`Resumer`; ``reached``: see :class:`Runner`.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Engine:
         host: Host,
         guests: Guests,
         workers: int,
+        exports_at_once: int,
         resume_interval: float,
         reached: Reached,
         observers: Sequence[Observer] = (),
@@ -89,6 +91,7 @@ class Engine:
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
+        self._turns = Turns(at_once=exports_at_once, check=self._go_no_further_while_stopping)
         self._resumer = Resumer(
             journal=journal,
             guests=guests,
@@ -431,9 +434,12 @@ class Engine:
         if not volume_only:  # whose guest is held by libvirt, as the guests of the others may be
             self._places.acquire()
             held.callback(self._places.release)
+        self._go_no_further_while_stopping()
+        return waited
+
+    def _go_no_further_while_stopping(self) -> None:
         if self._stopping.is_set():
             raise _Stopping
-        return waited
 
     def _operation_of(self, row: OperationRow, held: ExitStack) -> Operation:
         given = Given(
@@ -441,6 +447,7 @@ class Engine:
             request=row.request,
             record=self._journal.record(row.record_id) if row.record_id else None,
             claim=partial(self._claim, row.operation_id, held),
+            export_turn=self._turns.turn,
             worlds=Worlds(
                 cinder=self._cinder.for_request(row.global_request_id),
                 host=self._host,

@@ -8,6 +8,7 @@ the daemon watches :class:`PrivilegedHelper` and exits non-zero; systemd starts 
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import pwd
@@ -57,8 +58,9 @@ class GlobalConf(Protocol):
 class PrivilegedHelper:
     """The forked helper, seen from the daemon."""
 
-    def __init__(self, *, channel: Channel) -> None:
+    def __init__(self, *, channel: Channel, pid: int | None = None) -> None:
         self._channel = channel
+        self._pid = pid
 
     def alive(self) -> bool:
         """Would a privileged call reach it?
@@ -67,6 +69,16 @@ class PrivilegedHelper:
         reader ends in ECONNRESET, and the channel goes on to claim that it runs.
         """
         return self._channel.running and self._channel.reader_thread.is_alive()
+
+    def cpu_seconds(self) -> float:
+        """What it and the commands that it ran have taken of a processor; 0: nobody can tell."""
+        try:
+            stat = Path(f"/proc/{self._pid}/stat").read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return 0.0
+        # Its name may hold anything; utime, stime, cutime and cstime: proc_pid_stat(5).
+        fields = stat.rpartition(")")[2].split()
+        return sum(map(int, fields[11:15])) / os.sysconf("SC_CLK_TCK")
 
     def wait_until_dead(self, timeout: float | None = None) -> bool:
         """Wait until it died, at most ``timeout`` seconds; True if it is dead."""
@@ -86,6 +98,17 @@ def configure_os_brick(conf: GlobalConf, *, lock_path: Path) -> None:
     conf.set_default("thread_pool_size", HELPER_THREADS, group="privsep_osbrick")
     conf.set_default("helper_command", NO_SECOND_HELPER, group="privsep_osbrick")
     brick.set_up(conf)
+
+
+def start_helper(conf: GlobalConf, *, lock_path: Path, user: str) -> PrivilegedHelper:
+    """Root's first part of the daemon's start: os-brick's locks, and the helper.
+
+    As early as can be: the helper carries whatever was imported before. ``conf`` is oslo.config's
+    process-wide ``CONF``. Raises config-invalid.
+    """
+    configure_os_brick(conf, lock_path=lock_path)
+    prepare_lock_directory(lock_path, user=user)
+    return fork_privileged_helper()
 
 
 def prepare_lock_directory(path: Path, *, user: str) -> None:
@@ -157,9 +180,21 @@ def fork_privileged_helper() -> PrivilegedHelper:
     """Fork the helper. As root, after :func:`configure_os_brick`, before any thread starts."""
     if threading.active_count() != 1:
         raise RuntimeError("The privileged helper must be forked before any thread starts.")
+    gc.collect()
+    gc.freeze()  # else either collector writes into every object, and no page stays shared
     context = brick.privileged.default
+    before = _children()
     context.start(Method.FORK)
-    return PrivilegedHelper(channel=context.channel)
+    return PrivilegedHelper(channel=context.channel, pid=max(_children() - before, default=None))
+
+
+def _children() -> set[int]:
+    """This process's own; none where the kernel doesn't list them."""
+    try:
+        listed = Path(f"/proc/self/task/{os.getpid()}/children").read_text(encoding="ascii")
+    except OSError:
+        return set()
+    return set(map(int, listed.split()))
 
 
 def drop_to(user: str) -> None:

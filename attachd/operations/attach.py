@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -51,6 +52,8 @@ class Attach(Operation):
     def __init__(self, given: Given) -> None:
         super().__init__(given)
         self._draft: AttachmentRecord | None = None
+        self._export_turn = given.export_turn
+        self._turn = ExitStack()  # held from before the volume is reserved until it is exported
         self._connection: Connection | None = None  # with secrets: never leaves this object
         self._kernel_path: str | None = None  # /dev/sdX: true only within this run
         self._fresh = False  # created by this run, and not exported yet
@@ -72,6 +75,11 @@ class Attach(Operation):
             remember=self._remember,
         )
 
+    def close(self) -> None:
+        """Let go of the backend's turn, too."""
+        super().close()
+        self._turn.close()
+
     # --- 0 precheck: touch nothing ----------------------------------------------------------
 
     def _precheck(self) -> None:
@@ -81,12 +89,19 @@ class Attach(Operation):
             lambda: self._worlds.guests.find(self._request.guest), self._volume_as_asked_for
         )
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
-        prechecks.refuse_saved(guest)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
-            guest = self._worlds.guests.find(guest.guest_id)
-            volume, listed = self._worlds.cinder.find_volume(volume.volume_id), None
+            guest, volume, listed = *self._anew(guest, volume), None
         self._worlds.host.check()
         self._draft = self._refuse_or_draft(guest, volume, listed)
+        if self._turn.enter_context(self._export_turn(volume.service_uuid)):
+            self._draft = self._refuse_or_draft(*self._anew(guest, volume), None)
+
+    def _anew(self, guest: Guest, volume: Volume) -> tuple[Guest, Volume]:
+        """What was waited for may have taken long."""
+        return (
+            self._worlds.guests.find(guest.guest_id),
+            self._worlds.cinder.find_volume(volume.volume_id),
+        )
 
     def _volume_as_asked_for(self) -> tuple[Volume, Attachments | None]:
         """With its attachments where it may be asked for by its id, which no name has for long."""
@@ -101,6 +116,7 @@ class Attach(Operation):
         self, guest: Guest, volume: Volume, listed: Attachments | None
     ) -> AttachmentRecord:
         """``listed``: the volume's attachments, where they are known already."""
+        prechecks.refuse_saved(guest)
         attachments = self._worlds.records.live_attachments()
         flow = self._worlds.cinder.attach_flow()
         prechecks.refuse_attached(guest, volume, attachments, flow)
@@ -205,6 +221,7 @@ class Attach(Operation):
         self._hold_guard()
         not_connected_yet = self._known.connection is None
         connection = self._connection = self._exported()
+        self._turn.close()
         self.record = replace(
             self._known,
             connection=connection.without_secrets(),

@@ -19,7 +19,7 @@ from attachd.model import (
 from attachd.operations import prechecks
 from attachd.operations.flows import Flow, find_attachment, flow_of
 from attachd.operations.ports import Worlds
-from attachd.operations.steps import Claim, GuestName, Step, Unanswered, VolumeName
+from attachd.operations.steps import Claim, ExportTurn, GuestName, Step, Unanswered, VolumeName
 from attachd.saga.resumption import Sighting
 
 
@@ -31,6 +31,7 @@ class Given:
     request: Request
     record: AttachmentRecord | None
     claim: Claim
+    export_turn: ExportTurn
     worlds: Worlds
 
 

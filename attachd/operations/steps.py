@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,16 @@ class Claim(Protocol):
 
         ``volume_only``: the guest isn't locked, and nothing is waited for. Raises Refused
         guest-busy or volume-busy.
+        """
+
+
+class ExportTurn(Protocol):
+    """A turn at a volume's backend, for a while."""
+
+    def __call__(self, service_uuid: str | None) -> AbstractContextManager[bool]:
+        """Entered when it has come: so many attaches at once are between reserve and export.
+
+        True where it had to wait. ``service_uuid``: of the volume service that makes the export.
         """
 
 

@@ -36,6 +36,15 @@ def test_it_runs_as_its_own_user_and_cannot_go_back(host: Host) -> None:
     assert int(fields["CapPrm"], 16) == 0
 
 
+def test_its_helper_carries_next_to_nothing(host: Host) -> None:
+    """It was forked before the libraries that only the daemon needs were there."""
+    pid = main_pid(host)
+    helper = host.do("pgrep", "-P", str(pid)).split()[0]
+    of_daemon, of_helper = (host.do("cat", f"/proc/{each}/maps") for each in (pid, helper))
+    assert "/libvirt" in of_daemon
+    assert "/libvirt" not in of_helper
+
+
 def test_it_stands_between_iscsid_and_libvirt(host: Host) -> None:
     before = host.do("systemctl", "show", "-P", "Before", "attachd.service").split()
     after = host.do("systemctl", "show", "-P", "After", "attachd.service").split()

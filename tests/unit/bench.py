@@ -52,6 +52,7 @@ class Bench:
     host: FakeHost = field(default_factory=FakeHost)
     guests: FakeGuests = field(default_factory=FakeGuests)
     workers: int = 4
+    exports_at_once: int = 4
     boot_id: str = "first-boot"
     kill_at: str = ""
     at: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -79,6 +80,7 @@ class Bench:
             host=self.host,
             guests=self.guests,
             workers=self.workers,
+            exports_at_once=self.exports_at_once,
             resume_interval=RESUME_SECONDS,
             reached=self._at,
             observers=(self.metrics.work, *self.observers),

@@ -30,6 +30,7 @@ def periodic(
     interval: float = 0.001,
     share: float = 1.0,
     longest: float = math.inf,
+    others: Callable[[], float] = lambda: 0.0,
 ) -> Periodic:
     return Periodic(
         name="test",
@@ -38,6 +39,7 @@ def periodic(
         failing="It can't look now",
         share=share,
         longest=longest,
+        others=others,
     )
 
 
@@ -166,6 +168,16 @@ def test_a_look_that_took_long_is_followed_by_a_longer_pause() -> None:
     assert looks.count == 1
     thread.wake()
     looks.reach(2)
+    assert thread.stop(PATIENCE)
+
+
+def test_what_others_work_for_a_look_counts() -> None:
+    looks = Looks()
+    thread = periodic(looks, share=0.02 / NEVER, others=lambda: looks.count * 0.02)
+    thread.start()
+    looks.reach(1)
+    threading.Event().wait(0.3)  # three hundred intervals
+    assert looks.count == 1
     assert thread.stop(PATIENCE)
 
 

@@ -13,6 +13,7 @@ import pytest
 
 from attachd.errors import AttachdError, Code
 from attachd.host.privilege import (
+    PrivilegedHelper,
     check_lock_directory,
     drop_to,
     keep_locks_shared,
@@ -30,9 +31,7 @@ from pathlib import Path
 from oslo_config import cfg
 from attachd.host import brick, privilege
 locks = Path(sys.argv[1])
-privilege.prepare_lock_directory(locks, user="nobody")
-privilege.configure_os_brick(cfg.CONF, lock_path=locks)
-helper = privilege.fork_privileged_helper()
+helper = privilege.start_helper(cfg.CONF, lock_path=locks, user="nobody")
 privilege.drop_to("nobody")
 """
 
@@ -107,6 +106,19 @@ print(os.getresuid(), *brick.execute("sh", "-c", look, run_as_root=True)[0].spli
 
 
 @as_root
+def test_what_the_helper_and_its_commands_have_worked_is_known(open_path: Path) -> None:
+    said = _run(
+        """
+before = helper.cpu_seconds()
+brick.execute("sh", "-c", "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done", run_as_root=True)
+print(helper.cpu_seconds() > before >= 0)
+""",
+        open_path / "locks",
+    )
+    assert said == "True\n"
+
+
+@as_root
 def test_a_dead_helper_is_noticed_and_has_no_successor(open_path: Path) -> None:
     said = _run(
         """
@@ -153,6 +165,30 @@ def test_an_unknown_user() -> None:
     with pytest.raises(AttachdError) as caught:
         drop_to("no-such-user-here")
     assert caught.value.code is Code.CONFIG_INVALID
+
+
+def test_a_helper_that_nobody_can_see_has_worked_nothing() -> None:
+    assert PrivilegedHelper(channel=None, pid=None).cpu_seconds() == 0  # type: ignore[arg-type]
+
+
+def test_the_helper_is_forked_before_the_daemons_libraries_are_there() -> None:
+    """It would carry them for good: what the daemon's entry imports before is all that it gets."""
+    program = """
+import sys
+import attachd.__main__
+from attachd.host.privilege import start_helper
+print(sorted({"flask", "libvirt", "openstack", "sqlite3"} & set(sys.modules)))
+import attachd.daemon
+print(sorted({"flask", "libvirt", "openstack", "sqlite3"} & set(sys.modules)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", program],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    assert done.stdout.splitlines() == ["[]", "['flask', 'libvirt', 'openstack', 'sqlite3']"]
 
 
 def test_the_helper_is_not_forked_beside_threads() -> None:
