@@ -96,6 +96,7 @@ class Engine:
             journal=journal,
             guests=guests,
             launch=self._launch,
+            go_on=partial(self._launch, unasked=True),
             detach=partial(self._submit_about, OperationKind.DETACH),
             clean_up=partial(self._submit_about, OperationKind.CLEAN_UP),
             interval=resume_interval,
@@ -307,16 +308,17 @@ class Engine:
 
     # --- workers ----------------------------------------------------------------------------
 
-    def _launch(self, operation_id: str) -> None:
+    def _launch(self, operation_id: str, *, unasked: bool = False) -> None:
         """Drive an operation in a thread, unless one does already or it rests for good.
 
-        Whether it does is read under the lock: who asks may have looked before it came to its end.
+        ``unasked``: unless it rests until somebody asks, too. Whether it does is read under the
+        lock: who launches it may have looked before it came to its rest.
         """
         with self._lock:
             if operation_id in self._threads or self._stopping.is_set():
                 return
             row = self._journal.operation(operation_id)
-            if not row.state.open:
+            if not (row.goes_on_by_itself if unasked else row.state.open):
                 return
             thread = threading.Thread(
                 target=self._drive, args=(row,), name=f"operation-{operation_id}", daemon=True

@@ -14,7 +14,7 @@ from attachd.errors import AttachdError, Code
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.logs.subject import about, of_attachment
-from attachd.model import AttachmentRecord, AttachmentState, OperationState
+from attachd.model import AttachmentRecord, AttachmentState
 from attachd.operations import proofs
 from attachd.operations.ports import Guests
 from attachd.periodic import Periodic
@@ -23,7 +23,9 @@ LOG = logging.getLogger(__name__)
 
 
 class Resumer:
-    """``launch`` drives an operation that is open, ``detach`` and ``clean_up`` begin a new one.
+    """``launch`` drives an operation that is open, ``go_on`` one that still goes on by itself.
+
+    ``detach`` and ``clean_up`` begin a new one.
 
     ``interval``: seconds between two looks.
     """
@@ -34,6 +36,7 @@ class Resumer:
         journal: Journal,
         guests: Guests,
         launch: Callable[[str], None],
+        go_on: Callable[[str], None],
         detach: Callable[[AttachmentRecord], object],
         clean_up: Callable[[AttachmentRecord], object],
         interval: float,
@@ -41,6 +44,7 @@ class Resumer:
         self._journal = journal
         self._guests = guests
         self._launch = launch
+        self._go_on = go_on
         self._detach = detach
         self._clean_up = clean_up
         self._patience = Patience(first=interval)
@@ -70,9 +74,8 @@ class Resumer:
         """What waits for a world is tried again: it looks first, and rests again if it can't."""
         rows = self._journal.operations(open_only=True)
         for row in rows:
-            waits = row.state is not OperationState.NEEDS_ATTENTION or row.waiting_for is not None
-            if waits and self._patience.is_over(row.operation_id):
-                self._launch(row.operation_id)
+            if row.goes_on_by_itself and self._patience.is_over(row.operation_id):
+                self._go_on(row.operation_id)
         for row in rows:
             if self._was_let_go_late(row):
                 self._launch(row.operation_id)

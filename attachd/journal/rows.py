@@ -68,6 +68,12 @@ class OperationRow:
         return self.holds_volume and not (beside and self.state in _AT_NOTHING)
 
     @property
+    def goes_on_by_itself(self) -> bool:
+        """Is there something left to do, for which nobody need ask?"""
+        resting = self.state is OperationState.NEEDS_ATTENTION
+        return self.state.open and not (resting and self.waiting_for is None)
+
+    @property
     def global_request_id(self) -> str:
         """What OpenStack's services log for every call of this operation."""
         return f"req-{self.operation_id}"

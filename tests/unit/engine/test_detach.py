@@ -196,6 +196,20 @@ def test_an_operation_that_ended_meanwhile_is_not_begun_again(
     assert bench.engine.operation(view.operation_id) == view
 
 
+def test_what_waits_for_somebody_is_not_begun_again_unasked(
+    bench: Bench, guest: str, volume: str
+) -> None:
+    """The resumer may have read it as running just before its rest."""
+    bench.host.fail_next("disconnect", AttachdError(Code.STILL_IN_USE, "Held.", touched=False))
+    view = bench.detach("web", "data")
+    assert view.state is OperationState.NEEDS_ATTENTION
+    bench.engine._resumer._go_on(view.operation_id)
+    assert view.operation_id not in bench.engine._threads
+    assert bench.engine.operation(view.operation_id) == view
+    bench.engine.resume(view.operation_id)
+    assert bench.rested(view.operation_id).state is OperationState.DONE
+
+
 def test_a_repeated_request_does_not_resume_what_rests(
     bench: Bench, guest: str, volume: str
 ) -> None:
