@@ -50,6 +50,7 @@ from attachd.engine import kill_points
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.engine.observers import Observer
+from attachd.engine.turns import Turns
 from attachd.errors import AttachdError, Code, World
 from attachd.guest.guests import LibvirtGuests
 from attachd.host import privilege
@@ -197,7 +198,7 @@ def assemble(
         host=host,
         guests=guests,
         workers=config.workers,
-        exports_at_once=config.cinder.exports_at_once,
+        turns=Turns(at_once=config.cinder.exports_at_once, timeout=config.lock_timeout),
         resume_interval=config.resume_interval,
         reached=kill_points.from_environment(environment),
         observers=observers,
@@ -243,6 +244,7 @@ def assemble(
             ).forget,
             interval=config.audit_interval,
             helper=helper.cpu_seconds,
+            idle=engine.is_idle,
         ),
         warming=Warming(things={"Cinder": cinder.warm, "the connector": host.warm}),
         servers=servers,

@@ -6,7 +6,8 @@ Each finding is told once when it appears, and once when it is gone.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 from attachd.audit.findings import Finding
 from attachd.logs.subject import about
@@ -14,7 +15,7 @@ from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
-_SHARE = 0.007  # of a processor: with all else that an idle daemon does it stays below 0.01
+_SHARE = 0.007  # of a processor
 # Seconds: what is dangerous must not go unseen for longer.
 _LONGEST_PAUSE = 300.0
 
@@ -22,8 +23,9 @@ _LONGEST_PAUSE = 300.0
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    Less often where this would take more than a hundredth of a processor, up to five minutes;
-    ``helper``: seconds of a processor that the privileged helper and its commands have taken.
+    Less often where this would take more than 0.7 percent of a processor, up to five minutes.
+    ``helper``: seconds of a processor that the privileged helper and its commands have taken; they
+    are an audit's where the daemon ``idle``s beside it.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
     ``forget`` gets it, and forgets history that nothing of is left.
     """
@@ -35,8 +37,12 @@ class Watch:
         fence: Callable[[Sequence[Finding]], object],
         forget: Callable[[Sequence[Finding]], object],
         interval: float,
-        helper: Callable[[], float] = lambda: 0.0,
+        helper: Callable[[], float],
+        idle: Callable[[], bool],
     ) -> None:
+        self._helper = helper
+        self._idle = idle
+        self._helped = 0.0
         self._audit = audit
         self._fence = fence
         self._forget = forget
@@ -48,7 +54,7 @@ class Watch:
             failing="The four worlds can't be compared now",
             share=_SHARE,
             longest=_LONGEST_PAUSE,
-            others=helper,
+            others=lambda: self._helped,
         )
 
     def start(self) -> None:
@@ -60,7 +66,8 @@ class Watch:
         return self._periodic.stop(timeout)
 
     def _look(self) -> None:
-        findings = self._audit()
+        with self._counting():
+            findings = self._audit()
         found = {_key(finding): finding for finding in findings}
         for key, finding in found.items():
             if key not in self._known:
@@ -71,6 +78,13 @@ class Watch:
         self._known = found
         self._fence(findings)
         self._forget(findings)
+
+    @contextmanager
+    def _counting(self) -> Iterator[None]:
+        idle, before = self._idle(), self._helper()
+        yield
+        if idle and self._idle():
+            self._helped += self._helper() - before
 
 
 def _key(finding: Finding) -> tuple[object, ...]:

@@ -95,8 +95,8 @@ OPTS: list[cfg.Opt] = [
         min=1,
         max=64,
         help="How many volumes of one backend are reserved and exported at once for attaches of "
-        "this host; further ones wait, having touched nothing. Backends make one export after "
-        "another, so that more at once end no sooner, and may run into Cinder's "
+        "this host; further ones wait, up to lock_timeout, having touched nothing. Backends make "
+        "one export after another, so that more at once end no sooner, and may run into Cinder's "
         "rpc_response_timeout.",
     ),
     cfg.FloatOpt(

@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 from importlib.metadata import version
 
@@ -60,8 +60,8 @@ _THE_JOURNALS_OWN = frozenset({Code.JOURNAL_UNAVAILABLE, Code.JOURNAL_FULL})
 class Engine:
     """Runs operations, each in a thread of its own, ``workers`` of them beyond their prechecks.
 
-    A thread waits for its guest's turn before it takes one of the workers' places, so that one busy
-    guest never holds up the others. ``exports_at_once``: see :class:`Turns`;
+    A thread waits for its guest's turn, and an attach for its backend's, before it takes one of the
+    workers' places, so that one busy guest or backend never holds up the others.
     ``resume_interval``: see :class:`Resumer`; ``reached``: see :class:`Runner`.
     """
 
@@ -74,7 +74,7 @@ class Engine:
         host: Host,
         guests: Guests,
         workers: int,
-        exports_at_once: int,
+        turns: Turns,
         resume_interval: float,
         reached: Reached,
         observers: Sequence[Observer] = (),
@@ -91,7 +91,7 @@ class Engine:
         self._lock = threading.Lock()
         self._threads: dict[str, threading.Thread] = {}
         self._stopping = threading.Event()
-        self._turns = Turns(at_once=exports_at_once, check=self._go_no_further_while_stopping)
+        self._turns = turns
         self._resumer = Resumer(
             journal=journal,
             guests=guests,
@@ -306,6 +306,11 @@ class Engine:
             "operations_needing_attention": attention,
         }
 
+    def is_idle(self) -> bool:
+        """Is no operation driven just now?"""
+        with self._lock:
+            return not self._threads
+
     # --- workers ----------------------------------------------------------------------------
 
     def _launch(self, operation_id: str, *, unasked: bool = False) -> None:
@@ -430,14 +435,31 @@ class Engine:
         volume: VolumeName,
         *,
         volume_only: bool = False,
+        take_place: bool = True,
     ) -> bool:
         note(**_names(guest, volume))
         waited = self._claims.take(operation_id, guest, volume, held, volume_only=volume_only)
-        if not volume_only:  # whose guest is held by libvirt, as the guests of the others may be
-            self._places.acquire()
-            held.callback(self._places.release)
+        if take_place and not volume_only:  # whose guest, and the others', libvirt may hold
+            waited = self._take_place(held) or waited
         self._go_no_further_while_stopping()
         return waited
+
+    @contextmanager
+    def _export_turn(self, held: ExitStack, service_uuid: str | None) -> Iterator[bool]:
+        """A worker's place comes behind it: those who wait for one backend take nobody's."""
+        with self._turns.turn(service_uuid) as for_turn:
+            self._go_no_further_while_stopping()
+            for_place = self._take_place(held)
+            self._go_no_further_while_stopping()
+            yield for_turn or for_place
+
+    def _take_place(self, held: ExitStack) -> bool:
+        """Until ``held`` closes; True where it had to wait."""
+        at_once = self._places.acquire(blocking=False)
+        if not at_once:
+            self._places.acquire()
+        held.callback(self._places.release)
+        return not at_once
 
     def _go_no_further_while_stopping(self) -> None:
         if self._stopping.is_set():
@@ -448,8 +470,13 @@ class Engine:
             operation_id=row.operation_id,
             request=row.request,
             record=self._journal.record(row.record_id) if row.record_id else None,
-            claim=partial(self._claim, row.operation_id, held),
-            export_turn=self._turns.turn,
+            claim=partial(
+                self._claim,
+                row.operation_id,
+                held,
+                take_place=row.request.kind is not OperationKind.ATTACH,
+            ),
+            export_turn=partial(self._export_turn, held),
             worlds=Worlds(
                 cinder=self._cinder.for_request(row.global_request_id),
                 host=self._host,

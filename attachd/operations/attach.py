@@ -77,8 +77,8 @@ class Attach(Operation):
 
     def close(self) -> None:
         """Let go of the backend's turn, too."""
-        super().close()
         self._turn.close()
+        super().close()
 
     # --- 0 precheck: touch nothing ----------------------------------------------------------
 
@@ -89,9 +89,9 @@ class Attach(Operation):
             lambda: self._worlds.guests.find(self._request.guest), self._volume_as_asked_for
         )
         prechecks.refuse_nova_owned(guest, override=self._request.override_nova)
+        prechecks.refuse_saved(guest)
         if self._claim(GuestName.of(guest), VolumeName.of(volume)):
             guest, volume, listed = *self._anew(guest, volume), None
-        self._worlds.host.check()
         self._draft = self._refuse_or_draft(guest, volume, listed)
         if self._turn.enter_context(self._export_turn(volume.service_uuid)):
             self._draft = self._refuse_or_draft(*self._anew(guest, volume), None)
@@ -117,6 +117,7 @@ class Attach(Operation):
     ) -> AttachmentRecord:
         """``listed``: the volume's attachments, where they are known already."""
         prechecks.refuse_saved(guest)
+        self._worlds.host.check()
         attachments = self._worlds.records.live_attachments()
         flow = self._worlds.cinder.attach_flow()
         prechecks.refuse_attached(guest, volume, attachments, flow)
@@ -220,8 +221,10 @@ class Attach(Operation):
     def _update(self) -> None:
         self._hold_guard()
         not_connected_yet = self._known.connection is None
-        connection = self._connection = self._exported()
-        self._turn.close()
+        try:
+            connection = self._connection = self._exported()
+        finally:
+            self._turn.close()
         self.record = replace(
             self._known,
             connection=connection.without_secrets(),

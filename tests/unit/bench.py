@@ -17,6 +17,7 @@ from attachd.audit.repairer import Repairer
 from attachd.engine.claims import Claims
 from attachd.engine.engine import Engine
 from attachd.engine.observers import Observer
+from attachd.engine.turns import Turns
 from attachd.engine.views import OperationView
 from attachd.journal.journal import Journal
 from attachd.metrics.exposition import Metrics
@@ -53,6 +54,7 @@ class Bench:
     guests: FakeGuests = field(default_factory=FakeGuests)
     workers: int = 4
     exports_at_once: int = 4
+    turn_timeout: float = PATIENCE
     boot_id: str = "first-boot"
     kill_at: str = ""
     at: dict[str, Callable[[], object]] = field(default_factory=dict)
@@ -80,7 +82,7 @@ class Bench:
             host=self.host,
             guests=self.guests,
             workers=self.workers,
-            exports_at_once=self.exports_at_once,
+            turns=Turns(at_once=self.exports_at_once, timeout=self.turn_timeout),
             resume_interval=RESUME_SECONDS,
             reached=self._at,
             observers=(self.metrics.work, *self.observers),

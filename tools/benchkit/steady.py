@@ -10,8 +10,8 @@ from benchkit.figures import Document, say
 from benchkit.rounds import VERBS, memory, operate
 from tests.functional.lab import Guest, Host
 
-IDLE_SECONDS = 180
-"""Four audits."""
+IDLE_SECONDS = 600
+"""Several audits: the pauses between them grow with what is attached."""
 BETWEEN_LOOKS = 10
 
 

@@ -61,7 +61,14 @@ def told(
     caplog.set_level(logging.INFO, logger="attachd.audit.watch")
 
     def told(audits: Audits) -> list[str]:
-        watch = Watch(audit=audits, fence=fenced.append, forget=forgotten.append, interval=0.001)
+        watch = Watch(
+            audit=audits,
+            fence=fenced.append,
+            forget=forgotten.append,
+            interval=0.001,
+            helper=lambda: 0.0,
+            idle=lambda: True,
+        )
         watch.start()
         assert audits.all_played.wait(30)
         assert watch.stop(30)
@@ -102,7 +109,9 @@ def test_an_audit_that_fails_does_not_end_the_watch(
 
 
 def test_one_that_was_never_started_stops() -> None:
-    assert Watch(audit=Audits(()), fence=print, forget=print, interval=1).stop(1)
+    assert Watch(
+        audit=Audits(()), fence=print, forget=print, interval=1, helper=float, idle=bool
+    ).stop(1)
 
 
 def test_what_each_audit_found_is_handed_on_to_be_fenced(
@@ -112,3 +121,32 @@ def test_what_each_audit_found_is_handed_on_to_be_fenced(
 ) -> None:
     told(Audits((GONE,), (GONE, AWAY), ()))
     assert fenced[:3] == forgotten[:3] == [(GONE,), (GONE, AWAY), ()]
+
+
+@pytest.mark.parametrize(("idle", "audits"), [(True, 1), (False, 3)])
+def test_what_an_audit_costs_the_helper_counts_unless_an_operation_is_at_work(
+    idle: bool, audits: int
+) -> None:
+    """Its commands are told apart from the operations' by nobody: what is dangerous comes first."""
+    begun, reached = 0, threading.Event()
+
+    def audit() -> tuple[Finding, ...]:
+        nonlocal begun
+        begun += 1
+        if begun == audits:
+            reached.set()
+        return ()
+
+    watch = Watch(
+        audit=audit,
+        fence=lambda _: None,
+        forget=lambda _: None,
+        interval=0.01,
+        helper=lambda: begun * 10.0,
+        idle=lambda: idle,
+    )
+    watch.start()
+    assert reached.wait(30)
+    threading.Event().wait(0.3)
+    assert watch.stop(30)
+    assert (begun == 1) == idle

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from attachd.engine.turns import Turns
 from attachd.errors import AttachdError, Code
 from attachd.model import AttachFlow, OperationKind, OperationState
-from tests.unit.bench import PATIENCE, Bench, in_both_styles
+from tests.unit.bench import PATIENCE, Bench, KilledError, in_both_styles
 
 IN_UPDATE = "attach.update.do.after-intent"
 A_WHILE = 0.5
@@ -35,6 +36,13 @@ def _pairs(bench: Bench, *service_uuids: str) -> list[tuple[str, str]]:
     return pairs
 
 
+def _until(seen: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not seen():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def _begin(bench: Bench, pairs: list[tuple[str, str]]) -> list[str]:
     return [bench.submit(OperationKind.ATTACH, *pair) for pair in pairs]
 
@@ -56,11 +64,88 @@ def test_each_backend_has_turns_of_its_own(bench: Bench) -> None:
     bench.at[IN_UPDATE] = lambda: go_on.wait(PATIENCE)
     (slow,), (quick,) = ([pair] for pair in _pairs(bench, "hangs", "works"))
     held = bench.submit(OperationKind.ATTACH, *slow)
-    while IN_UPDATE in bench.at:  # it is there
-        bench.engine.wait(held, after=10**6, timeout=0.01)
+    _until(lambda: IN_UPDATE not in bench.at)
     assert bench.attach(*quick).state is OperationState.DONE
     go_on.set()
     assert bench.rested(held).state is OperationState.DONE
+
+
+def test_who_waits_for_a_backend_takes_nobodys_place(tmp_path: Path) -> None:
+    """More wait than there are workers: what asks for another backend, or for none, goes on."""
+    bench = Bench(directory=tmp_path, exports_at_once=1, workers=2)
+    bench.start()
+    go_on = threading.Event()
+    *slow, quick = _pairs(bench, *["hangs"] * 4, "works")
+    bench.at[IN_UPDATE] = lambda: go_on.wait(PATIENCE)
+    waiting = _begin(bench, slow)
+    _until(lambda: IN_UPDATE not in bench.at)
+    assert bench.attach(*quick).state is OperationState.DONE
+    assert bench.detach(*quick).state is OperationState.DONE
+    go_on.set()
+    assert {bench.rested(each).state for each in waiting} == {OperationState.DONE}
+    bench.stop()
+
+
+def test_a_turn_that_does_not_come_in_time_is_a_refusal(tmp_path: Path) -> None:
+    bench = Bench(directory=tmp_path, exports_at_once=1, turn_timeout=0.05)
+    bench.start()
+    go_on = threading.Event()
+    bench.at[IN_UPDATE] = lambda: go_on.wait(PATIENCE)
+    first, second = _pairs(bench, "one", "one")
+    held = bench.submit(OperationKind.ATTACH, *first)
+    _until(lambda: IN_UPDATE not in bench.at)
+    view = bench.attach(*second)
+    assert view.state is OperationState.REFUSED
+    assert view.problem is not None
+    assert view.problem.code is Code.DEADLINE_EXCEEDED
+    go_on.set()
+    assert bench.rested(held).state is OperationState.DONE
+    assert bench.attach(*second).state is OperationState.DONE
+    bench.stop()
+
+
+def test_turns_come_in_the_order_in_which_they_were_asked_for() -> None:
+    turns, came = Turns(at_once=1, timeout=PATIENCE), list[int]()
+    with turns.turn("one") as waited:
+        assert not waited
+        threads = []
+        for number in range(5):
+            thread = threading.Thread(target=_take, args=(turns, number, came))
+            thread.start()
+            threads.append(thread)
+            _until(lambda at=number: len(turns._lines["one"]._waiting) == at + 1)  # type: ignore[misc]
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert came == list(range(5))
+
+
+def _take(turns: Turns, number: int, came: list[int]) -> None:
+    with turns.turn("one") as waited:
+        assert waited
+        came.append(number)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_kill_while_it_waits_leaves_nothing_and_it_begins_anew(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    go_on = threading.Event()
+
+    def die() -> None:
+        go_on.wait(PATIENCE)
+        raise KilledError
+
+    bench.at[IN_UPDATE] = die
+    first, second = _pairs(bench, "one", "one")
+    bench.submit(OperationKind.ATTACH, *first)
+    _until(lambda: IN_UPDATE not in bench.at)
+    waiting = bench.submit(OperationKind.ATTACH, *second)
+    _until(lambda: "Waiting for a turn" in caplog.text)
+    bench.engine._stopping.set()  # the process is dead: nobody drives anything any more
+    go_on.set()
+    bench.recover()
+    assert bench.journal.operation(waiting).state is OperationState.DONE
 
 
 def test_what_changed_while_it_waited_is_seen(
@@ -71,12 +156,10 @@ def test_what_changed_while_it_waited_is_seen(
     bench.at[IN_UPDATE] = lambda: go_on.wait(PATIENCE)
     first, second = _pairs(bench, "one", "one")
     held = bench.submit(OperationKind.ATTACH, *first)
-    while IN_UPDATE in bench.at:
-        bench.engine.wait(held, after=10**6, timeout=0.01)
+    _until(lambda: IN_UPDATE not in bench.at)
     waiting = bench.submit(OperationKind.ATTACH, *second)
     volume = bench.cinder.find_volume(second[1])
-    while "Waiting for a turn" not in caplog.text:
-        bench.engine.wait(waiting, after=10**6, timeout=0.01)
+    _until(lambda: "Waiting for a turn" in caplog.text)
     bench.cinder.rules.volume(volume.volume_id).status = "error"
     go_on.set()
     assert bench.rested(held).state is OperationState.DONE
@@ -98,14 +181,12 @@ def test_who_waits_for_a_turn_while_attachd_stops_begins_at_the_next_start(bench
     go_on = threading.Event()
     bench.at[IN_UPDATE] = lambda: go_on.wait(PATIENCE)
     first, second = _pairs(bench, "one", "one")
-    held = bench.submit(OperationKind.ATTACH, *first)
-    while IN_UPDATE in bench.at:
-        bench.engine.wait(held, after=10**6, timeout=0.01)
+    bench.submit(OperationKind.ATTACH, *first)
+    _until(lambda: IN_UPDATE not in bench.at)
     waiting = bench.submit(OperationKind.ATTACH, *second)
     stopping = threading.Thread(target=bench.engine.stop, args=(PATIENCE,))
     stopping.start()
-    while not bench.engine._stopping.is_set():
-        stopping.join(0.01)
+    _until(bench.engine._stopping.is_set)
     go_on.set()
     stopping.join(PATIENCE)
     assert _verbs(bench) == ["create", "update"]

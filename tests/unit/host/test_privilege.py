@@ -171,24 +171,33 @@ def test_a_helper_that_nobody_can_see_has_worked_nothing() -> None:
     assert PrivilegedHelper(channel=None, pid=None).cpu_seconds() == 0  # type: ignore[arg-type]
 
 
-def test_the_helper_is_forked_before_the_daemons_libraries_are_there() -> None:
-    """It would carry them for good: what the daemon's entry imports before is all that it gets."""
+def test_the_helper_is_forked_before_the_daemons_libraries_are_there(tmp_path: Path) -> None:
+    """It would carry them for good."""
     program = """
 import sys
-import attachd.__main__
-from attachd.host.privilege import start_helper
-print(sorted({"flask", "libvirt", "openstack", "sqlite3"} & set(sys.modules)))
-import attachd.daemon
-print(sorted({"flask", "libvirt", "openstack", "sqlite3"} & set(sys.modules)))
+from attachd import __main__
+from attachd.errors import AttachdError, Code
+from attachd.host import privilege
+
+def start_helper(*_, **__):
+    print(sorted({"flask", "libvirt", "openstack", "sqlite3"} & set(sys.modules)), flush=True)
+    raise AttachdError(Code.CONFIG_INVALID, "It goes no further.")
+
+privilege.start_helper = start_helper
+sys.argv[0] = "attachd"
+__main__.main()
 """
+    conf = tmp_path / "attachd.conf"
+    conf.write_text("[cinder]\n")
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", program],
+        [sys.executable, "-W", "ignore", "-c", program, "--config-file", str(conf)],
         capture_output=True,
         text=True,
         timeout=120,
-        check=True,
+        check=False,
     )
-    assert done.stdout.splitlines() == ["[]", "['flask', 'libvirt', 'openstack', 'sqlite3']"]
+    assert done.stdout == "[]\n", done.stderr
+    assert "It goes no further." in done.stderr
 
 
 def test_the_helper_is_not_forked_beside_threads() -> None:

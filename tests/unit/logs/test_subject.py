@@ -141,6 +141,8 @@ def test_a_finding_is_about_its_volume_and_guest(
         fence=lambda _: None,
         forget=lambda _: audited.set(),
         interval=0.01,
+        helper=lambda: 0.0,
+        idle=lambda: True,
     )
     watch.start()
     assert audited.wait(PATIENCE)
