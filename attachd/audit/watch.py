@@ -25,7 +25,7 @@ class Watch:
 
     Less often where this would take more than 0.7 percent of a processor, up to five minutes.
     ``helper``: seconds of a processor that the privileged helper and its commands have taken; they
-    are an audit's where the daemon ``idle``s beside it.
+    are an audit's while ``idle`` says that no operation is at work.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then
     ``forget`` gets it, and forgets history that nothing of is left.
     """

@@ -98,10 +98,9 @@ class Attach(Operation):
 
     def _anew(self, guest: Guest, volume: Volume) -> tuple[Guest, Volume]:
         """What was waited for may have taken long."""
-        return (
-            self._worlds.guests.find(guest.guest_id),
-            self._worlds.cinder.find_volume(volume.volume_id),
-        )
+        guest = self._worlds.guests.find(guest.guest_id)
+        prechecks.refuse_saved(guest)
+        return guest, self._worlds.cinder.find_volume(volume.volume_id)
 
     def _volume_as_asked_for(self) -> tuple[Volume, Attachments | None]:
         """With its attachments where it may be asked for by its id, which no name has for long."""
@@ -116,7 +115,6 @@ class Attach(Operation):
         self, guest: Guest, volume: Volume, listed: Attachments | None
     ) -> AttachmentRecord:
         """``listed``: the volume's attachments, where they are known already."""
-        prechecks.refuse_saved(guest)
         self._worlds.host.check()
         attachments = self._worlds.records.live_attachments()
         flow = self._worlds.cinder.attach_flow()

@@ -15,6 +15,7 @@ from attachd.model import AttachFlow, OperationKind, OperationState
 from tests.unit.bench import PATIENCE, Bench, KilledError, in_both_styles
 
 IN_UPDATE = "attach.update.do.after-intent"
+BEHIND_PLUG = "attach.plug.do.after-effect"
 A_WHILE = 0.5
 
 
@@ -126,9 +127,10 @@ def _take(turns: Turns, number: int, came: list[int]) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_kill_while_it_waits_leaves_nothing_and_it_begins_anew(
+def test_who_waited_begins_anew_where_the_one_in_front_was_killed(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
+    """Nobody gave the turn back: a new process has turns of its own."""
     caplog.set_level("INFO")
     go_on = threading.Event()
 
@@ -138,14 +140,16 @@ def test_a_kill_while_it_waits_leaves_nothing_and_it_begins_anew(
 
     bench.at[IN_UPDATE] = die
     first, second = _pairs(bench, "one", "one")
-    bench.submit(OperationKind.ATTACH, *first)
+    killed = bench.submit(OperationKind.ATTACH, *first)
     _until(lambda: IN_UPDATE not in bench.at)
     waiting = bench.submit(OperationKind.ATTACH, *second)
     _until(lambda: "Waiting for a turn" in caplog.text)
     bench.engine._stopping.set()  # the process is dead: nobody drives anything any more
     go_on.set()
     bench.recover()
+    assert bench.journal.operation(killed).state is OperationState.UNDONE
     assert bench.journal.operation(waiting).state is OperationState.DONE
+    assert bench.journal.operations(open_only=True) == ()
 
 
 def test_what_changed_while_it_waited_is_seen(
@@ -201,16 +205,24 @@ def _never(*_: object) -> None:
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @in_both_styles
+@pytest.mark.parametrize(
+    ("kill_at", "end"),
+    [(IN_UPDATE, OperationState.UNDONE), (BEHIND_PLUG, OperationState.DONE)],
+)
 def test_a_resumed_attach_waits_for_nobody(
-    tmp_path: Path, flow: AttachFlow, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    flow: AttachFlow,
+    kill_at: str,
+    end: OperationState,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It may hold the backend's guard already, which whoever has the turn may wait for."""
-    bench = Bench(directory=tmp_path, exports_at_once=1, flow=flow, kill_at=IN_UPDATE)
+    bench = Bench(directory=tmp_path, exports_at_once=1, flow=flow, kill_at=kill_at)
     bench.start()
     (pair,) = _pairs(bench, "one")
     operation = bench.submit(OperationKind.ATTACH, *pair)
     assert bench.killed.wait(PATIENCE)
     monkeypatch.setattr(Turns, "turn", _never)
     bench.recover()
-    assert bench.journal.operation(operation).state is OperationState.UNDONE
+    assert bench.journal.operation(operation).state is end
     bench.stop()
