@@ -173,6 +173,14 @@ class HostDevice:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DevicesSeen:
+    """What one look saw of a LUN's devices: of each the fresh WWN, and the bytes."""
+
+    wwns: tuple[str, ...]
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class HostSession:
     """An iSCSI session on this host, whoever made it; ``luns`` are those with a block device."""
 

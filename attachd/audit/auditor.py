@@ -7,18 +7,20 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import cached_property
 from typing import TypeVar
 
-from attachd.audit.comparison import CinderSays, GuestSays, HostSays, compare, unknown_disks
+from attachd.audit.comparison import CinderSays, GuestSays, compare, unknown_disks
 from attachd.audit.findings import Finding, FindingCode, Repair
+from attachd.audit.overview import Overview, VolumesTogether, attached, devices_together
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.journal.journal import Journal
 from attachd.journal.rows import OperationRow
 from attachd.model import (
     AttachmentRecord,
-    CinderAttachment,
+    DevicesSeen,
     Guest,
     HostSession,
     OperationState,
@@ -45,6 +47,7 @@ class Auditor:
         self._cinder = cinder
         self._host = host
         self._guests = guests
+        self._volumes = VolumesTogether(cinder=cinder)
         self._turn = threading.Lock()
         self._stopping = threading.Event()
 
@@ -62,7 +65,12 @@ class Auditor:
             )
         try:
             return _Audit(
-                self._journal, self._cinder, self._host, self._guests, self._stopping
+                journal=self._journal,
+                cinder=self._cinder,
+                host=self._host,
+                guests=self._guests,
+                volumes=self._volumes,
+                stopping=self._stopping,
             ).run()
         finally:
             self._turn.release()
@@ -77,10 +85,12 @@ class _Audit:
 
     def __init__(
         self,
+        *,
         journal: Journal,
         cinder: Cinder,
         host: Host,
         guests: Guests,
+        volumes: VolumesTogether,
         stopping: threading.Event,
     ) -> None:
         self._stopping = stopping
@@ -88,18 +98,17 @@ class _Audit:
         self._cinder = cinder
         self._host = host
         self._guests = guests
+        self._volumes = volumes
         self._out_of_reach: dict[World, AttachdError] = {}
         self._everyone: tuple[Guest, ...] = ()
-        self._by_id: Mapping[str, Guest] = {}
-        self._settled_before: Mapping[str, AttachmentRecord] = {}
+        self._overview = Overview()
 
     def run(self) -> tuple[Finding, ...]:
         """See :meth:`Auditor.audit`."""
         before = self._journal.live_attachments()
         settled_before, _ = self._settled()
-        self._everyone = self._ask(World.GUEST, self._guests.all) or ()
-        self._settled_before = {record.record_id: record for record in settled_before}
-        self._by_id = {guest.guest_id: guest for guest in self._everyone}
+        self._everyone = self.ask(World.GUEST, self._guests.all) or ()
+        self._overview = self._look_at_all(settled_before)
         settled, operations = self._settled()
         extends = {row.volume_id for row in operations if not row.holds_volume}
         findings = [
@@ -132,48 +141,69 @@ class _Audit:
         settled = (record for record in records if not _is_kept_off(record, operations))
         return tuple(settled), operations
 
-    def _attachment(self, record: AttachmentRecord) -> tuple[Finding, ...]:
-        unseen: list[Finding] = []
-        cinder = self._ask(World.CINDER, lambda: self._in_cinder(record), record, unseen)
-        host = self._ask(World.HOST, lambda: self._on_host(record), record, unseen)
-
-        def compared(guest: GuestSays | None) -> tuple[Finding, ...]:
-            return (
-                *unseen,
-                *compare(
-                    record,
-                    cinder=cinder,
-                    host=host,
-                    guest=guest,
-                    guests=self._everyone,
-                    attachments=self._journal.live_attachments(),
-                ),
+    def _look_at_all(self, records: tuple[AttachmentRecord, ...]) -> Overview:
+        return Overview(
+            records={record.record_id: record for record in records},
+            volumes=self.ask(
+                World.CINDER, lambda: self._volumes.get({r.volume_id for r in records})
             )
-
-        # All guests were asked at once before; where that differs one is asked again by itself.
-        settled = self._settled_before.get(record.record_id) == record
-        if settled and not compared(GuestSays(guest=self._by_id.get(record.guest_id))):
-            return ()
-        found = compared(self._ask(World.GUEST, lambda: self._in_guest(record), record, unseen))
-        # An operation that began meanwhile is what changed the worlds.
-        return found if found and self._is_still(record) else ()
-
-    def _in_guest(self, record: AttachmentRecord) -> GuestSays:
-        return GuestSays(guest=self._guests.get(record.guest_id))
-
-    def _in_cinder(self, record: AttachmentRecord) -> CinderSays:
-        volume = self._cinder.get_volume(record.volume_id)
-        shown = volume is not None and record.attachment_id in volume.attachment_ids
-        return CinderSays(
-            volume=volume,
-            # Cinder shows there what is attached: nothing else need be asked where all is well.
-            attachment=_attached(record) if shown else find_attachment(self._cinder, record),
+            or {},
+            devices=self.ask(World.HOST, lambda: devices_together(self._host, records)) or {},
+            guests={guest.guest_id: guest for guest in self._everyone},
         )
 
-    def _on_host(self, record: AttachmentRecord) -> HostSays:
+    def _attachment(self, record: AttachmentRecord) -> tuple[Finding, ...]:
+        unseen: list[Finding] = []
+        by_itself = _ByItself(self, record, unseen)
+        overview = self._overview
+        if overview.is_of(record):
+            found = self._compared(
+                record,
+                cinder=overview.cinder(record) or by_itself.cinder,
+                host=overview.host(record) or by_itself.host,
+                guest=overview.guest(record),
+            )
+            if not (found or unseen):
+                return ()
+        found = self._compared(
+            record, cinder=by_itself.cinder, host=by_itself.host, guest=by_itself.guest
+        )
+        # An operation that began meanwhile is what changed the worlds.
+        return (*unseen, *found) if (found or unseen) and self._is_still(record) else ()
+
+    def _compared(
+        self,
+        record: AttachmentRecord,
+        *,
+        cinder: CinderSays | None,
+        host: DevicesSeen | None,
+        guest: GuestSays | None,
+    ) -> tuple[Finding, ...]:
+        return compare(
+            record,
+            cinder=cinder,
+            host=host,
+            guest=guest,
+            guests=self._everyone,
+            attachments=self._journal.live_attachments(),
+        )
+
+    def in_guest(self, record: AttachmentRecord) -> GuestSays:
+        """The guest of one attachment."""
+        return GuestSays(guest=self._guests.get(record.guest_id))
+
+    def in_cinder(self, record: AttachmentRecord) -> CinderSays:
+        """The volume and the attachment of one."""
+        volume = self._cinder.get_volume(record.volume_id)
+        return attached(volume, record) or CinderSays(
+            volume=volume, attachment=find_attachment(self._cinder, record)
+        )
+
+    def on_host(self, record: AttachmentRecord) -> DevicesSeen:
+        """The devices of one."""
         if record.connection is None:
-            return HostSays(wwns=())
-        return HostSays(
+            return DevicesSeen(wwns=())
+        return DevicesSeen(
             wwns=self._host.wwns(record.connection), sizes=self._host.sizes(record.connection)
         )
 
@@ -199,7 +229,7 @@ class _Audit:
     def _sessions_left(self) -> list[Finding]:
         """Of volumes that attachd detached: anybody else's sessions are none of its business."""
         before = self._journal.live_attachments()
-        sessions = self._ask(World.HOST, self._host.sessions) or ()
+        sessions = self.ask(World.HOST, self._host.sessions) or ()
         known = [t for r in (*before, *self._journal.live_attachments()) for t in _targets(r)]
         strangers = list(filter(None, (_strange(session, known) for session in sessions)))
         if not strangers:
@@ -219,7 +249,7 @@ class _Audit:
 
     def _is_anothers(self, record: AttachmentRecord) -> bool:
         """Is it another volume's device that is behind the LUN's number by now?"""
-        wwns = self._ask(World.HOST, lambda: self._on_host(record).wwns, record, []) or ()
+        wwns = self.ask(World.HOST, lambda: self.on_host(record).wwns, record, []) or ()
         return wwns != () and record.wwn is not None and record.wwn not in wwns
 
     def _is_nobodys(self, volume_id: str) -> bool:
@@ -227,17 +257,17 @@ class _Audit:
 
         So may Cinder itself, which makes no attachment for a backup or an image.
         """
-        listed = self._ask(World.CINDER, lambda: self._cinder.list_attachments(volume_id))
+        listed = self.ask(World.CINDER, lambda: self._cinder.list_attachments(volume_id))
         if listed != ():
             return False
-        volume = self._ask(World.CINDER, lambda: self._cinder.get_volume(volume_id))
+        volume = self.ask(World.CINDER, lambda: self._cinder.get_volume(volume_id))
         return World.CINDER not in self._out_of_reach and is_idle(volume)
 
     def _busy_volumes(self) -> set[str | None]:
         operations = self._journal.operations(open_only=True)
         return {row.volume_id for row in operations if row.holds_volume}
 
-    def _ask(
+    def ask(
         self,
         world: World,
         question: Callable[[], T],
@@ -265,13 +295,28 @@ class _Audit:
             return None
 
 
-def _attached(record: AttachmentRecord) -> CinderAttachment:
-    return CinderAttachment(
-        attachment_id=record.attachment_id or "",
-        volume_id=record.volume_id,
-        instance_id=record.instance_id,
-        status="attached",
-    )
+class _ByItself:
+    """What each world says of one attachment, asked when it is wanted, and once."""
+
+    def __init__(self, audit: _Audit, record: AttachmentRecord, unseen: list[Finding]) -> None:
+        self._audit = audit
+        self._record = record
+        self._unseen = unseen
+
+    @cached_property
+    def cinder(self) -> CinderSays | None:
+        return self._ask(World.CINDER, self._audit.in_cinder)
+
+    @cached_property
+    def host(self) -> DevicesSeen | None:
+        return self._ask(World.HOST, self._audit.on_host)
+
+    @cached_property
+    def guest(self) -> GuestSays | None:
+        return self._ask(World.GUEST, self._audit.in_guest)
+
+    def _ask(self, world: World, question: Callable[[AttachmentRecord], T]) -> T | None:
+        return self._audit.ask(world, lambda: question(self._record), self._record, self._unseen)
 
 
 def _strange(session: HostSession, known: Iterable[Target]) -> HostSession | None:

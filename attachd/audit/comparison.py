@@ -16,6 +16,7 @@ from attachd.model import (
     AttachmentRecord,
     AttachmentState,
     CinderAttachment,
+    DevicesSeen,
     Guest,
     GuestDisk,
     Volume,
@@ -35,14 +36,6 @@ class CinderSays:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HostSays:
-    """The fresh WWN, and the bytes, of each device of the attachment's LUNs."""
-
-    wwns: tuple[str, ...]
-    sizes: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class GuestSays:
     """libvirt's domain; None: libvirt answered that there is none."""
 
@@ -53,7 +46,7 @@ def compare(
     record: AttachmentRecord,
     *,
     cinder: CinderSays | None,
-    host: HostSays | None,
+    host: DevicesSeen | None,
     guest: GuestSays | None,
     guests: Collection[Guest],
     attachments: Collection[AttachmentRecord],
@@ -179,7 +172,9 @@ def _in_cinder(cinder: CinderSays) -> Iterator[_Found]:
         )
 
 
-def _on_host(record: AttachmentRecord, host: HostSays, says: GuestSays | None) -> Iterator[_Found]:
+def _on_host(
+    record: AttachmentRecord, host: DevicesSeen, says: GuestSays | None
+) -> Iterator[_Found]:
     """A guest that isn't live needs no device: it comes back when the guest starts."""
     if not host.wwns and says and says.guest and says.guest.state.live:
         yield (
@@ -196,7 +191,7 @@ def _on_host(record: AttachmentRecord, host: HostSays, says: GuestSays | None) -
 
 
 def _size(
-    record: AttachmentRecord, cinder: CinderSays | None, host: HostSays | None
+    record: AttachmentRecord, cinder: CinderSays | None, host: DevicesSeen | None
 ) -> Iterator[_Found]:
     """Somebody extended it in Cinder; what isn't well otherwise comes first."""
     volume = cinder.volume if cinder else None
@@ -280,7 +275,7 @@ def _restorable(cinder: CinderSays) -> bool:
 def _in_words(
     record: AttachmentRecord,
     cinder: CinderSays | None,
-    host: HostSays | None,
+    host: DevicesSeen | None,
     guest: GuestSays | None,
 ) -> Mapping[World, str]:
     return {

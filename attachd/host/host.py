@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -11,12 +12,12 @@ from attachd.host.connector import ConnectorProperties
 from attachd.host.failures import asking, helper_lost
 from attachd.host.guard import guard
 from attachd.host.holders import Holders
-from attachd.host.identity import Identity, inquiry
+from attachd.host.identity import Identity, inquiry, inquiry_of_all
 from attachd.host.initiator import check_initiator
 from attachd.host.iscsi import IscsiVolumes, check_lsscsi
 from attachd.host.multipath import Maps
-from attachd.host.sysfs import Block, Sysfs
-from attachd.model import Connection, Connector, HostDevice, HostSession, Multipath
+from attachd.host.sysfs import Block, Device, Sysfs
+from attachd.model import Connection, Connector, DevicesSeen, HostDevice, HostSession, Multipath
 from attachd.portal import join_portal
 
 # os-brick asks a dozen programs for the connector's properties; multipathd is one.
@@ -61,6 +62,7 @@ class IscsiHost:
         self._identity = Identity(
             sysfs=sysfs, inquire=inquiry(brick.execute), udev_timeout=udev_timeout
         )
+        self._inquire_all = inquiry_of_all(brick.execute)
         self._volumes = IscsiVolumes(
             sysfs=sysfs,
             identity=self._identity,
@@ -157,7 +159,9 @@ class IscsiHost:
 
     def sizes(self, connection: Connection) -> tuple[int, ...]:
         """The bytes of each device of the LUN, and of their map, as the kernel knows them."""
-        devices = self._sysfs.lun_devices(connection.targets)
+        return self._sizes(self._sysfs.lun_devices(connection.targets))
+
+    def _sizes(self, devices: Sequence[Device]) -> tuple[int, ...]:
         whole: tuple[Block, ...] = (*devices, *self._sysfs.maps_over(devices))
         return tuple(each.size_bytes for each in whole)
 
@@ -177,6 +181,20 @@ class IscsiHost:
         self._require_helper()
         devices = self._sysfs.lun_devices(connection.targets)
         return tuple(self._identity.fresh_wwns(devices).values())
+
+    def look_at(self, connections: Sequence[Connection]) -> tuple[DevicesSeen | None, ...]:
+        """WWNs and sizes of each, by one look at all; None: it has to be asked by itself."""
+        self._require_helper()
+        found = self._sysfs.each_luns_devices(each.targets for each in connections)
+        answering = [d.path for devices in found for d in devices if self._sysfs.answers(d)]
+        fresh = self._inquire_all(answering)
+        return tuple(self._seen(devices, fresh) for devices in found)
+
+    def _seen(self, devices: Sequence[Device], fresh: Mapping[str, str]) -> DevicesSeen | None:
+        if not all(device.path in fresh for device in devices):
+            return None
+        wwns = tuple(fresh[device.path] for device in devices)
+        return DevicesSeen(wwns=wwns, sizes=self._sizes(devices))
 
     def sessions(self) -> tuple[HostSession, ...]:
         """Every iSCSI session of this host, whoever made it."""

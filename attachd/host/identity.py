@@ -9,14 +9,17 @@ device by its WWN, never by a kernel name, which is another volume's after a reb
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import tenacity
 
 from attachd.errors import AttachdError, Code, Unreachable, World
+from attachd.host import inquiries
 from attachd.host.brick import (
     Execute,
     FailedToDropPrivileges,
@@ -25,12 +28,17 @@ from attachd.host.brick import (
 )
 from attachd.host.polling import rising
 from attachd.host.sysfs import Block, Device, Map, Sysfs
+from attachd.host.vpd import wwn_of
 from attachd.model import MAP_PREFIX, Connection, HostDevice
+
+LOG = logging.getLogger(__name__)
 
 _SCSI_ID = ("/lib/udev/scsi_id", "--page=0x83", "--whitelisted")
 _INQUIRY_SECONDS = 60
 # The helper stops the command at its timeout; one that can't be stopped is not waited for either.
 _HELPER_MARGIN = 10
+# OSError: the helper died meanwhile.
+_NOT_RUN = (ProcessExecutionError, PrivsepTimeout, FailedToDropPrivileges, OSError)
 
 Inquire = Callable[[str], str]
 """A device's WWN from a fresh INQUIRY of VPD page 0x83, in udev's spelling."""
@@ -48,9 +56,36 @@ def inquiry(execute: Execute) -> Inquire:
                 timeout=_INQUIRY_SECONDS,
                 _wrap_timeout=_INQUIRY_SECONDS + _HELPER_MARGIN,
             )
-        except (ProcessExecutionError, PrivsepTimeout, FailedToDropPrivileges, OSError) as exc:
-            raise _no_answer(path) from exc  # OSError: the helper died meanwhile
+        except _NOT_RUN as exc:
+            raise _no_answer(path) from exc
         return answer.strip()
+
+    return inquire
+
+
+InquireAll = Callable[[Sequence[str]], Mapping[str, str]]
+"""The WWN of each of these devices, by a fresh INQUIRY. One that gives no answer is left out."""
+
+
+def inquiry_of_all(execute: Execute) -> InquireAll:
+    """An :data:`InquireAll` that asks by one process, as root."""
+
+    def inquire(paths: Sequence[str]) -> Mapping[str, str]:
+        if not paths:
+            return {}
+        try:
+            answer, _ = execute(
+                *(sys.executable, "-I", "-S", inquiries.__file__, *paths),
+                run_as_root=True,
+                timeout=_INQUIRY_SECONDS,
+                _wrap_timeout=_INQUIRY_SECONDS + _HELPER_MARGIN,
+            )
+            pages = inquiries.read(answer)
+        except (*_NOT_RUN, ValueError) as exc:
+            LOG.info("%d devices can't be asked by one process: %s", len(paths), type(exc).__name__)
+            return {}
+        wwns = ((path, wwn_of(page)) for path, page in pages.items())
+        return {path: wwn for path, wwn in wwns if wwn is not None}
 
     return inquire
 

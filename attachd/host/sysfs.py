@@ -1,5 +1,7 @@
 """What the kernel knows: iSCSI sessions, their LUNs and block devices. Reads /sys, nothing else.
 
+By strings, not by pathlib: an audit reads some twenty files for every volume of the host.
+
 Each answer is a fresh look. What vanishes between two reads is gone; any other error means that
 nobody looked, and raises Unreachable. Kernel names (sdX) and numbers are reused by the next volume,
 so an answer is to be used at once and never remembered.
@@ -8,10 +10,10 @@ so an answer is to be used at once and never remembered.
 from __future__ import annotations
 
 import errno
-import fnmatch
+import functools
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +23,7 @@ from attachd.model import Target
 from attachd.portal import split_portal
 
 _SECTOR = 512
+_PAGE = 4096
 _GONE = frozenset({errno.ENOENT, errno.ENODEV, errno.ENOTDIR, errno.ENXIO})
 _MAP = "mpath"
 _SESSION = re.compile(r"session(\d+)")
@@ -90,58 +93,62 @@ class Sysfs:
         Of all others, of which a host may have hundreds, no more than the name is read.
         """
         targets = tuple(targets)
-        iqns = {target.iqn for target in targets}
-        sessions = [self._session(sid, iqn) for sid, iqn in self._session_names() if iqn in iqns]
-        return tuple((s, target) for target in targets for s in sessions if s.is_to(target))
+        return tuple(_with(targets, self._sessions_by_iqn({target.iqn for target in targets})))
 
     def session_devices(self, session: Session) -> tuple[Device, ...]:
         """The block devices of a session's LUNs."""
-        base = self._root / f"class/iscsi_session/session{session.sid}/device"
+        base = f"{self._root}/class/iscsi_session/session{session.sid}/device"
         names = (
-            block.name
-            for target in _entries(base, "target*")
-            for lun in _entries(target)
-            if _LUN.fullmatch(lun.name)
-            for block in _entries(lun / "block")
+            name
+            for target in _names(base)
+            if target.startswith("target")
+            for lun in _names(f"{base}/{target}")
+            if _LUN.fullmatch(lun)
+            for name in _names(f"{base}/{target}/{lun}/block")
         )
         found = (self.device(name) for name in names)
         return tuple(device for device in found if device is not None)
 
     def lun_devices(self, targets: Iterable[Target]) -> tuple[Device, ...]:
         """The block devices behind these targets' LUNs."""
-        return tuple(
-            device
-            for session, target in self.sessions_with(targets)
-            for device in self.session_devices(session)
-            if device.lun == target.lun
-        )
+        return _behind(self.sessions_with(targets), self.session_devices)
+
+    def each_luns_devices(
+        self, connections: Iterable[Iterable[Target]]
+    ) -> tuple[tuple[Device, ...], ...]:
+        """For each its :meth:`lun_devices`, by one look at the sessions of all."""
+        wanted = [tuple(targets) for targets in connections]
+        sessions = self._sessions_by_iqn({target.iqn for ts in wanted for target in ts})
+        devices_of = functools.cache(self.session_devices)
+        return tuple(_behind(_with(targets, sessions), devices_of) for targets in wanted)
 
     def device(self, name: str) -> Device | None:
         """A SCSI disk by its kernel name; None: there is none."""
-        base = self._root / "block" / name
+        base = f"{self._root}/block/{name}"
         try:
-            place = Path(os.path.realpath(base / "device", strict=True))
-            sectors = int(_text(base / "size"))
+            # A link to its place: .../session1/target2:0:0/2:0:0:0/block/sda
+            *place, _, _ = os.readlink(base).split("/")
+            lun = _LUN.fullmatch(place[-1]) if place else None
+            if lun is None:
+                return None
+            sectors = int(_text(f"{base}/size"))
         except OSError as exc:
             _check_gone(exc, base)
             return None
-        lun = _LUN.fullmatch(place.name)
-        if lun is None:
-            return None
-        sid = next((int(m[1]) for part in place.parts if (m := _SESSION.fullmatch(part))), None)
+        sid = next((int(m[1]) for part in place if (m := _SESSION.fullmatch(part))), None)
         return Device(
             name=name,
             sid=sid,
             lun=int(lun[1]),
             size_bytes=sectors * _SECTOR,
-            wwn=_wwn(place),
+            wwn=_wwn(f"{base}/device"),
         )
 
     def answers(self, device: Device) -> bool:
         """May the device answer: is its session logged in? The kernel blocks what it can't send."""
         if device.sid is None:
             return True
-        path = self._root / f"class/iscsi_session/session{device.sid}/state"
+        path = f"{self._root}/class/iscsi_session/session{device.sid}/state"
         try:
             return _text(path) == "LOGGED_IN"
         except OSError as exc:
@@ -150,8 +157,8 @@ class Sysfs:
 
     def devices_with(self, wwn: str) -> tuple[Device, ...]:
         """Every SCSI disk of this host with that WWN."""
-        blocks = self._root / "block"
-        found = (self.device(n) for n in self._disks() if _wwn(blocks / n / "device") == wwn)
+        blocks = f"{self._root}/block"
+        found = (self.device(n) for n in self._disks() if _wwn(f"{blocks}/{n}/device") == wwn)
         return tuple(device for device in found if device is not None and device.wwn == wwn)
 
     def local_disks(self) -> frozenset[str]:
@@ -160,29 +167,28 @@ class Sysfs:
         return frozenset(each.name for each in found if each is not None and each.sid is None)
 
     def _disks(self) -> Iterator[str]:
-        return (name for name in _names(self._root / "block") if name.startswith("sd"))
+        return (name for name in _names(f"{self._root}/block") if name.startswith("sd"))
 
     def holders(self, name: str) -> tuple[str, ...]:
         """The block devices that rest on this one or on a partition of it (dm, md)."""
-        base = self._root / "block" / name
-        partitions = [path for path in _entries(base, f"{name}*") if path.is_dir()]
-        return tuple(
-            holder.name for part in (base, *partitions) for holder in _entries(part / "holders")
-        )
+        base = f"{self._root}/block/{name}"
+        parts = [f"{base}/{each}" for each in _names(base) if each.startswith(name)]
+        return tuple(holder for part in (base, *parts) for holder in _names(f"{part}/holders"))
 
     def map(self, name: str) -> Map | None:
         """A multipath map by its kernel name; None: there is none of that name."""
-        base = self._root / "block" / name
+        base = f"{self._root}/block/{name}"
         try:
-            kind, _, wwid = _text(base / "dm/uuid").partition("-")
-            title, sectors = _text(base / "dm/name"), int(_text(base / "size"))
+            kind, _, wwid = _text(f"{base}/dm/uuid").partition("-")
+            title, sectors = _text(f"{base}/dm/name"), int(_text(f"{base}/size"))
         except OSError as exc:
             _check_gone(exc, base)
             return None
         if kind != _MAP:
             return None
         # The kernel keeps a link to a disk that is gone until the table is loaded anew.
-        devices = frozenset(slave.name for slave in _entries(base / "slaves") if slave.exists())
+        slaves = f"{base}/slaves"
+        devices = frozenset(each for each in _names(slaves) if os.path.exists(f"{slaves}/{each}"))
         return Map(
             name=name,
             title=title,
@@ -199,7 +205,8 @@ class Sysfs:
 
     def maps_of(self, wwid: str) -> tuple[Map, ...]:
         """The maps of this WWN, with paths or without."""
-        found = (self.map(path.name) for path in _entries(self._root / "block", "dm-*"))
+        names = _names(f"{self._root}/block")
+        found = (self.map(name) for name in names if name.startswith("dm-"))
         return tuple(each for each in found if each is not None and each.wwid == wwid)
 
     def map_partitions(self, a_map: Map) -> tuple[str, ...]:
@@ -207,38 +214,49 @@ class Sysfs:
         return tuple(name for name in self.holders(a_map.name) if self._is_partition(name, a_map))
 
     def _is_partition(self, name: str, a_map: Map) -> bool:
+        path = f"{self._root}/block/{name}/dm/uuid"
         try:
-            uuid = _text(self._root / "block" / name / "dm/uuid")
+            uuid = _text(path)
         except OSError as exc:
-            _check_gone(exc, self._root / "block" / name)
+            _check_gone(exc, path)
             return False
         part, _, whole = uuid.partition("-")
         return part.startswith("part") and whole == f"{_MAP}-{a_map.wwid}"
 
     def _session_names(self) -> Iterator[tuple[int, str]]:
         """Number and IQN of each session."""
-        directory = self._root / "class/iscsi_session"
+        directory = f"{self._root}/class/iscsi_session"
         for name in _names(directory):
             if (match := _SESSION.fullmatch(name)) is None:
                 continue
+            path = f"{directory}/{name}/targetname"
             try:
-                iqn = _text(directory / name / "targetname")
+                iqn = _text(path)
             except OSError as exc:
-                _check_gone(exc, directory / name)
+                _check_gone(exc, path)
                 continue
             yield int(match[1]), iqn
+
+    def _sessions_by_iqn(self, iqns: Set[str]) -> dict[str, list[Session]]:
+        found: dict[str, list[Session]] = {}
+        for sid, iqn in self._session_names():
+            if iqn in iqns:
+                found.setdefault(iqn, []).append(self._session(sid, iqn))
+        return found
 
     def _session(self, sid: int, iqn: str) -> Session:
         return Session(sid=sid, iqn=iqn, portals=frozenset(self._portals(sid)))
 
     def _portals(self, sid: int) -> Iterator[tuple[str, int]]:
-        base = self._root / f"class/iscsi_session/session{sid}/device"
-        for place in _entries(base, "connection*"):
-            connection = place / "iscsi_connection" / place.name
+        base = f"{self._root}/class/iscsi_session/session{sid}/device"
+        for name in _names(base):
+            if not name.startswith("connection"):
+                continue
+            connection = f"{base}/{name}/iscsi_connection/{name}"
             for prefix in ("persistent_", ""):
                 try:
-                    address = _text(connection / f"{prefix}address")
-                    port = _text(connection / f"{prefix}port")
+                    address = _text(f"{connection}/{prefix}address")
+                    port = _text(f"{connection}/{prefix}port")
                 except OSError as exc:
                     # While it isn't connected a connection has no current address (ENOTCONN).
                     if exc.errno != errno.ENOTCONN:
@@ -248,8 +266,30 @@ class Sysfs:
                     yield split_portal(f"{address}:{port}")
 
 
-def _wwn(place: Path) -> str | None:
-    path = place / "vpd_pg83"
+def _with(
+    targets: Iterable[Target], sessions: Mapping[str, Iterable[Session]]
+) -> Iterator[tuple[Session, Target]]:
+    """``sessions``: by IQN."""
+    for target in targets:
+        for session in sessions.get(target.iqn, ()):
+            if session.is_to(target):
+                yield session, target
+
+
+def _behind(
+    sessions: Iterable[tuple[Session, Target]],
+    devices_of: Callable[[Session], Iterable[Device]],
+) -> tuple[Device, ...]:
+    return tuple(
+        device
+        for session, target in sessions
+        for device in devices_of(session)
+        if device.lun == target.lun
+    )
+
+
+def _wwn(place: str) -> str | None:
+    path = f"{place}/vpd_pg83"
     try:
         return wwn_of(_bytes(path))
     except OSError as exc:
@@ -259,31 +299,30 @@ def _wwn(place: Path) -> str | None:
         return None
 
 
-def _entries(directory: Path, pattern: str = "*") -> list[Path]:
-    return [directory / name for name in fnmatch.filter(_names(directory), pattern)]
-
-
-def _names(directory: Path) -> list[str]:
+def _names(directory: str) -> list[str]:
     """What is in a directory, in order; nothing where there is none."""
     # Path.glob answers an unreadable directory with nothing at all; this raises.
     try:
-        with os.scandir(directory) as entries:
-            return sorted(entry.name for entry in entries)
+        return sorted(os.listdir(directory))
     except OSError as exc:
         _check_gone(exc, directory)
         return []
 
 
-def _text(path: Path) -> str:
+def _text(path: str) -> str:
     return _bytes(path).decode().strip()
 
 
-def _bytes(path: Path) -> bytes:
-    with path.open("rb", buffering=0) as file:
-        return file.read()
+def _bytes(path: str) -> bytes:
+    """An attribute: the kernel gives no more than a page of it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(descriptor, _PAGE)
+    finally:
+        os.close(descriptor)
 
 
-def _check_gone(exc: OSError, path: Path) -> None:
+def _check_gone(exc: OSError, path: str) -> None:
     """Raise Unreachable unless the error says that the thing is gone."""
     if exc.errno not in _GONE:
         raise Unreachable(

@@ -7,7 +7,7 @@ where the world could not be asked, and ``touched=False`` only where nothing can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -18,6 +18,7 @@ from attachd.model import (
     CinderAttachment,
     Connection,
     Connector,
+    DevicesSeen,
     DiskSpec,
     Guest,
     HostDevice,
@@ -260,6 +261,12 @@ class Host(Protocol):
         """The WWN of each device of the LUN, by a fresh INQUIRY; none: there is no device.
 
         Raises Unreachable where a device doesn't answer.
+        """
+
+    def look_at(self, connections: Sequence[Connection]) -> tuple[DevicesSeen | None, ...]:
+        """``wwns`` and ``sizes`` of each, by one look at all. None: it has to be asked by itself.
+
+        Cheap where there are many. Raises Unreachable where there is no looking at all.
         """
 
     def sessions(self) -> tuple[HostSession, ...]:

@@ -20,7 +20,7 @@ from typing import Protocol
 import pytest
 
 from attachd.errors import AttachdError, Code
-from attachd.model import Chap, Connection, HostSession, Multipath, Target
+from attachd.model import Chap, Connection, DevicesSeen, HostSession, Multipath, Target
 from attachd.operations.ports import Host
 from tests.contract import lio
 from tests.contract.host_benches import SIZE, FakeBench, HostBench, LabBench
@@ -327,6 +327,35 @@ def test_a_wwn_is_asked_for_anew(bench: HostBench, volume_id: str) -> None:
     assert fresh
     assert fresh != wwn
     bench.host.disconnect(volume_id, connection, expected_wwn=None)
+
+
+def test_one_look_at_many_sees_what_single_looks_do(bench: HostBench, volume_id: str) -> None:
+    first = bench.export()
+    beside = bench.export_beside(first)
+    second = bench.export()
+    every = [first, beside, second]
+    assert bench.host.look_at([]) == ()
+    assert bench.host.look_at(every) == (DevicesSeen(wwns=()),) * 3
+    volumes = [volume_id, str(uuid.uuid4()), str(uuid.uuid4())]
+    for volume, connection in zip(volumes, every, strict=True):
+        bench.host.connect(volume, connection)
+
+    def singly() -> tuple[DevicesSeen, ...]:
+        return tuple(
+            DevicesSeen(wwns=bench.host.wwns(each), sizes=bench.host.sizes(each)) for each in every
+        )
+
+    before = singly()
+    assert {seen.sizes for seen in before} == {(SIZE,)}
+    assert len({seen.wwns for seen in before}) == 3
+    assert bench.host.look_at([each.without_secrets() for each in every]) == before
+    bench.replace_lun(second)
+    assert singly()[:2] == before[:2]
+    assert singly()[2] != before[2]
+    assert bench.host.look_at(every) == singly()
+    for volume, connection in zip(volumes, every, strict=True):
+        bench.host.disconnect(volume, connection, expected_wwn=None)
+    assert bench.host.look_at(every) == (DevicesSeen(wwns=()),) * 3
 
 
 def test_a_session_tells_where_it_leads_to(bench: HostBench, volume_id: str) -> None:

@@ -11,13 +11,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 
 from attachd.errors import AttachdError, Code, Refused, Unreachable, World
-from attachd.model import Chap, Connection, Connector, HostDevice, HostSession, Target
+from attachd.model import (
+    Chap,
+    Connection,
+    Connector,
+    DevicesSeen,
+    HostDevice,
+    HostSession,
+    Target,
+)
 
 TIB = 1024**4
 GUARD_SECONDS = 60
@@ -25,7 +33,17 @@ LOGIN_SECONDS = 50.0
 METHODS = frozenset(
     {
         *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
-        *("settle", "paths", "wwns", "sessions", "present", "check_extend", "extend", "sizes"),
+        *(
+            "settle",
+            "paths",
+            "wwns",
+            "look_at",
+            "sessions",
+            "present",
+            "check_extend",
+            "extend",
+            "sizes",
+        ),
     }
 )
 
@@ -364,6 +382,19 @@ class FakeHost:
             if None in fresh:
                 raise _unavailable(touched=False)
             return tuple(lun.wwn for lun in fresh if lun)
+
+    def look_at(self, connections: Sequence[Connection]) -> tuple[DevicesSeen | None, ...]:
+        """``wwns`` and ``sizes`` of each; None where one doesn't answer."""
+        with self._call("look_at"):
+            return tuple(map(self._seen, connections))
+
+    def _seen(self, connection: Connection) -> DevicesSeen | None:
+        devices = self._devices_of(connection)
+        fresh = [self._luns.get(device.target) for device in devices]
+        if None in fresh:
+            return None
+        sizes = tuple(device.found.size_bytes for device in devices)
+        return DevicesSeen(wwns=tuple(lun.wwn for lun in fresh if lun), sizes=sizes)
 
     def sessions(self) -> tuple[HostSession, ...]:
         """Every session."""

@@ -10,8 +10,9 @@ import pytest
 
 from attachd.audit import auditor
 from attachd.audit.findings import Finding, FindingCode
-from attachd.errors import Code, Refused, World
+from attachd.errors import AttachdError, Code, Refused, Unreachable, World
 from attachd.model import (
+    AttachmentRecord,
     AttachmentState,
     GuestDisk,
     GuestState,
@@ -98,8 +99,13 @@ def _another_disk(bench: Bench, guest: str, volume: str) -> None:
     )
 
 
-def _target(bench: Bench) -> Target:
-    (record,) = bench.journal.live_attachments()
+def _record(bench: Bench, volume: str) -> AttachmentRecord:
+    (record,) = (r for r in bench.journal.live_attachments() if r.volume_id == volume)
+    return record
+
+
+def _target(bench: Bench, volume: str) -> Target:
+    record = _record(bench, volume)
     assert record.connection is not None
     return record.connection.targets[0]
 
@@ -123,7 +129,7 @@ CHANGES: dict[str, tuple[Callable[[Bench, str, str], object], list[str]]] = {
     ),
     "the session logged out": (lambda b, _g, _v: b.host.reboot(), ["device-gone"]),
     "another LUN behind the same number": (
-        lambda b, _g, _v: b.host.export(_target(b), wwn="3600140500000000000000000000000ff"),
+        lambda b, _g, v: b.host.export(_target(b, v), wwn="3600140500000000000000000000000ff"),
         ["wrong-device"],
     ),
     "the disk taken out of the live XML": (
@@ -247,6 +253,120 @@ def test_a_volume_attached_again_left_nothing(bench: Bench, guest: str, volume: 
     assert bench.auditor.audit() == ()
 
 
+# --- many: each world is asked for all of them together ----------------------------------------
+
+
+@pytest.fixture
+def many(bench: Bench, volume: str) -> str:
+    """Seven volumes more, of another guest: as many as are asked for together."""
+    beside = bench.guests.add("beside", ports=7)
+    for number in range(7):
+        bench.cinder.add_volume(name=f"beside-{number}")
+        assert bench.attach("beside", f"beside-{number}").state is OperationState.DONE
+    return beside
+
+
+def questions(bench: Bench) -> tuple[list[str], list[str], list[str]]:
+    """What the next audit asks of Cinder, of this host, and of libvirt."""
+    cinder, host, guests = len(bench.cinder.calls), len(bench.host.calls), len(bench.guests.calls)
+    bench.auditor.audit()
+    return (
+        [call.verb for call in bench.cinder.calls[cinder:]],
+        [call.method for call in bench.host.calls[host:]],
+        [call.method for call in bench.guests.calls[guests:]],
+    )
+
+
+@in_both_styles
+def test_many_cost_no_more_questions_than_one(
+    bench: Bench, guest: str, volume: str, many: str
+) -> None:
+    assert bench.auditor.audit() == ()
+    assert questions(bench) == (["list_volumes"], ["look_at", "sessions"], ["all"])
+
+
+@pytest.mark.parametrize("change", sorted(set(CHANGES) - {"the session logged out"}))
+def test_what_others_change_is_found_among_many(
+    bench: Bench, guest: str, volume: str, many: str, change: str
+) -> None:
+    act, expected = CHANGES[change]
+    act(bench, guest, volume)
+    assert codes(bench) == expected
+    assert {finding.volume_id for finding in bench.auditor.audit()} == {volume}
+
+
+def test_a_session_logged_out_is_found_among_many(
+    bench: Bench, guest: str, volume: str, many: str
+) -> None:
+    bench.host.reboot()
+    assert codes(bench) == ["device-gone"] * 8
+
+
+def test_in_a_large_cloud_each_is_asked_for_by_itself(
+    bench: Bench, guest: str, volume: str, many: str
+) -> None:
+    for number in range(16):
+        other = bench.cinder.add_volume(name=f"other-{number}")
+        bench.cinder.rules.volume(other).status = "in-use"
+    assert questions(bench)[0] == ["list_volumes", *["get_volume"] * 8]
+    assert questions(bench)[0] == ["get_volume"] * 8
+    assert bench.auditor.audit() == ()
+
+
+@pytest.mark.parametrize(
+    ("error", "again"),
+    [
+        (Refused(Code.CINDER_REFUSED, "It shows this user some volumes only."), []),
+        (
+            Unreachable(Code.CINDER_UNAVAILABLE, "Not now.", world=World.CINDER, touched=False),
+            ["list_volumes"],
+        ),
+    ],
+)
+def test_where_cinder_lists_none_each_is_asked_for_by_itself(
+    bench: Bench, guest: str, volume: str, many: str, error: AttachdError, again: list[str]
+) -> None:
+    bench.cinder.fail_next("list_volumes", error)
+    assert questions(bench)[0] == ["list_volumes", *["get_volume"] * 8]
+    assert bench.auditor.audit() == ()
+    assert questions(bench)[0][:1] == (again or ["get_volume"])
+
+
+def test_where_not_all_devices_answer_together_each_is_asked_by_itself(
+    bench: Bench, guest: str, volume: str, many: str
+) -> None:
+    error = Unreachable(Code.ISCSI_UNAVAILABLE, "Not now.", world=World.HOST, touched=False)
+    bench.host.fail_next("look_at", error)
+    assert questions(bench)[1] == ["look_at", *["wwns", "sizes"] * 8, "sessions"]
+    bench.host.withdraw(_target(bench, volume))
+    (silent,) = bench.auditor.audit()
+    assert (silent.code, silent.volume_id) == (FindingCode.WORLD_UNREACHABLE, volume)
+    asked = questions(bench)[1]
+    assert asked == ["look_at", "wwns", "sessions"]
+
+
+def test_what_all_said_together_is_not_told_unless_it_says_so_by_itself(
+    bench: Bench, guest: str, volume: str, many: str
+) -> None:
+    """Another hand was at work on it just then, and is through."""
+    wwn, target = _record(bench, volume).wwn, _target(bench, volume)
+    assert wwn is not None
+    around(
+        bench.host,
+        "look_at",
+        before=lambda: bench.host.export(target, wwn="3600140500000000000000000000000ff"),
+        after=lambda: bench.host.export(target, wwn=wwn),
+    )
+    status = bench.cinder.rules.volume(volume)
+    around(
+        bench.cinder,
+        "list_volumes",
+        before=lambda: setattr(status, "status", "maintenance"),
+        after=lambda: setattr(status, "status", "in-use"),
+    )
+    assert bench.auditor.audit() == ()
+
+
 # --- what can't be seen, and what is on its way ------------------------------------------------
 
 
@@ -265,7 +385,7 @@ def test_a_world_out_of_reach_is_a_finding_and_the_others_are_compared(
 
 
 def test_one_silent_device_does_not_hide_the_others(bench: Bench, guest: str, volume: str) -> None:
-    silent = _target(bench)
+    silent = _target(bench, volume)
     second = bench.cinder.add_volume(name="second")
     bench.attach("web", "second")
     bench.host.withdraw(silent)
@@ -320,10 +440,10 @@ def around(
     """Something happens once, just before or just behind a look."""
     original = getattr(world, method)
 
-    def look() -> object:
+    def look(*given: object, **named: object) -> object:
         setattr(world, method, original)
         before()
-        seen = original()
+        seen = original(*given, **named)
         after()
         return seen
 
@@ -355,7 +475,7 @@ def test_what_cinder_gave_up_is_taken_off_although_its_target_is_gone(
 ) -> None:
     """As LIO does: the target goes with the attachment, and the device never answers again."""
     CHANGES["the attachment deleted in Cinder"][0](bench, guest, volume)
-    bench.host.withdraw(_target(bench))
+    bench.host.withdraw(_target(bench, volume))
     assert bench.detach(guest, volume).state == "done"
     assert bench.host.devices == ()
     assert bench.auditor.audit() == ()
@@ -364,7 +484,7 @@ def test_what_cinder_gave_up_is_taken_off_although_its_target_is_gone(
 def test_a_device_that_does_not_answer_now_is_kept_while_cinder_has_its_attachment(
     bench: Bench, guest: str, volume: str
 ) -> None:
-    target = _target(bench)
+    target = _target(bench, volume)
     bench.host.withdraw(target)
     assert bench.detach(guest, volume).state == "needs-attention"
     assert len(bench.host.devices) == 1
@@ -401,15 +521,15 @@ def test_an_operation_that_needs_attention(bench: Bench, guest: str, volume: str
 
 def test_what_is_left_on_a_session_that_another_volume_uses(bench: Bench, guest: str) -> None:
     """Behind one target: one LUN is attached, the other was."""
-    for name in ("data", "more"):
-        bench.cinder.add_volume(name=name)
+    bench.cinder.add_volume(name="more")
+    volume = bench.cinder.add_volume(name="data")
     bench.attach("web", "more")
     (record,) = bench.journal.live_attachments()
     assert record.connection is not None
     (target,) = record.connection.targets
     bench.detach("web", "more")
     bench.attach("web", "data")
-    own = _target(bench)
+    own = _target(bench, volume)
     shared = replace(target, iqn=own.iqn, portal=own.portal, lun=own.lun + 1)
     left = replace(
         record,

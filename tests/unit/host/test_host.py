@@ -48,9 +48,19 @@ def host(*, alive: bool, multipath: Multipath = Multipath.OFF) -> Host:
         lambda host: host.identify("/dev/sda", connection(), size_bytes=1, expected_wwn=None),
         lambda host: host.disconnect("volume", connection(), expected_wwn=None),
         lambda host: host.check_extend(),
+        lambda host: host.look_at([connection()]),
         lambda host: host.extend("volume", connection(), expected_wwn="w", size_bytes=1),
     ],
-    ids=["check", "connector", "connect", "identify", "disconnect", "check-extend", "extend"],
+    ids=[
+        "check",
+        "connector",
+        "connect",
+        "identify",
+        "disconnect",
+        "check-extend",
+        "look-at",
+        "extend",
+    ],
 )
 def test_without_the_helper_nothing_is_touched(call: Callable[[Host], object]) -> None:
     with pytest.raises(Unreachable) as caught:

@@ -7,11 +7,20 @@ from pathlib import Path
 import pytest
 
 from attachd.errors import AttachdError, Code, Unreachable
-from attachd.host.brick import ProcessExecutionError
-from attachd.host.identity import Identity, inquiry
+from attachd.host.brick import Execute, PrivsepTimeout, ProcessExecutionError
+from attachd.host.identity import Identity, inquiry, inquiry_of_all
 from attachd.host.sysfs import Sysfs
 from attachd.model import Connection, HostDevice
-from tests.unit.host.tree import GIB, OTHER_WWN, WWN, Tree, connection, target
+from tests.unit.host.tree import (
+    GIB,
+    OTHER_WWN,
+    WWN,
+    Tree,
+    connection,
+    designator,
+    page_83,
+    target,
+)
 
 
 class Bench:
@@ -230,3 +239,52 @@ def test_the_inquiry_asks_the_device_as_root() -> None:
     ((command, options),) = asked
     assert command[-1] == "--device=/dev/sda"
     assert options["run_as_root"]
+
+
+# --- many at once ------------------------------------------------------------------------------
+
+
+def _printing(text: str, asked: list[tuple[str, ...]]) -> Execute:
+    def execute(*command: str, **options: object) -> tuple[str, str]:
+        assert options["run_as_root"] is True
+        asked.append(command)
+        return text, ""
+
+    return execute
+
+
+def test_many_are_asked_by_one_process() -> None:
+    asked: list[tuple[str, ...]] = []
+    naa, t10 = page_83(designator(bytes.fromhex(WWN[1:]))), page_83(designator(b"x", kind=1))
+    told = f"{naa.hex()} /dev/sda\n{t10.hex()} /dev/sdc\n"
+    found = inquiry_of_all(_printing(told, asked))(["/dev/sda", "/dev/sdb", "/dev/sdc"])
+    assert found == {"/dev/sda": WWN}
+    ((*_, first, second, third),) = asked
+    assert [first, second, third] == ["/dev/sda", "/dev/sdb", "/dev/sdc"]
+
+
+def test_none_are_asked_by_no_process() -> None:
+    asked: list[tuple[str, ...]] = []
+    assert inquiry_of_all(_printing("", asked))([]) == {}
+    assert asked == []
+
+
+def _failing(error: Exception) -> Execute:
+    def execute(*command: str, **options: object) -> tuple[str, str]:
+        raise error
+
+    return execute
+
+
+@pytest.mark.parametrize(
+    "execute",
+    [
+        _printing("Traceback\n", []),
+        _failing(ProcessExecutionError(exit_code=1)),
+        _failing(PrivsepTimeout()),
+        _failing(BrokenPipeError()),
+    ],
+    ids=["no-answer", "failed", "stuck", "helper-lost"],
+)
+def test_where_that_fails_each_is_to_be_asked_by_itself(execute: Execute) -> None:
+    assert inquiry_of_all(execute)(["/dev/sda"]) == {}

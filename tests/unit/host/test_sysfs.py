@@ -141,14 +141,14 @@ def test_one_volumes_devices_cost_little_among_many_sessions(
 ) -> None:
     """Of each other session its name is read, and nothing else."""
     read, names = sysfs_module._bytes, sysfs_module._names
-    reads: list[Path] = []
-    listed: list[Path] = []
+    reads: list[str] = []
+    listed: list[str] = []
 
-    def noting_read(path: Path) -> bytes:
+    def noting_read(path: str) -> bytes:
         reads.append(path)
         return read(path)
 
-    def noting_names(directory: Path) -> list[str]:
+    def noting_names(directory: str) -> list[str]:
         listed.append(directory)
         return names(directory)
 
@@ -168,3 +168,40 @@ def test_one_volumes_devices_cost_little_among_many_sessions(
         tree.session(number, iqn=f"{IQN}-{number}")
         tree.lun(number, 0, f"sd-{number}", wwn=OTHER_WWN)
     assert costs() == (alone[0] + 40, alone[1])
+
+
+def test_each_luns_devices_by_one_look_at_the_sessions(
+    tree: Tree, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    second, third = f"{IQN}-2", f"{IQN}-3"
+    for sid, iqn in ((1, IQN), (2, second), (3, third)):
+        tree.session(sid, iqn=iqn)
+    tree.lun(1, 0, "sda")
+    tree.lun(1, 1, "sdb")
+    tree.lun(2, 0, "sdc")
+    tree.session(4, iqn=second, portal="127.0.0.2:3260")
+    tree.lun(4, 0, "sdd")
+    wanted = [
+        [target()],
+        [target(lun=1), target(lun=2)],
+        [target(iqn=second), target(iqn=second, portal="127.0.0.2:3260")],
+        [target(iqn=third)],
+        [],
+    ]
+    names, read = list[str](), sysfs_module._text
+
+    def noting(path: str) -> str:
+        names.append(path)
+        return read(path)
+
+    monkeypatch.setattr(sysfs_module, "_text", noting)
+    found = sysfs.each_luns_devices(wanted)
+    assert [[each.name for each in devices] for devices in found] == [
+        ["sda"],
+        ["sdb"],
+        ["sdc", "sdd"],
+        [],
+        [],
+    ]
+    assert len([name for name in names if name.endswith("targetname")]) == 4
+    assert found == tuple(map(sysfs.lun_devices, wanted))

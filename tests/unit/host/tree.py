@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -63,11 +64,10 @@ class Tree:
         block = place / "block" / name
         (block / "holders").mkdir(parents=True)
         (block / "size").write_text(f"{size // 512}\n")
-        (block / "device").symlink_to(place)
+        (block / "device").symlink_to(os.path.relpath(place, block))
         if wwn is not None:
             (place / "vpd_pg83").write_bytes(page_83(designator(bytes.fromhex(wwn[1:]))))
-        (self.sys / "block" / name).symlink_to(block)
-        (self.dev / name).write_text("")
+        self._list(block)
         return place
 
     def link(self, name: str, *, wwn: str = WWN, prefix: str = "wwn-0x") -> Path:
@@ -85,13 +85,13 @@ class Tree:
         self, name: str, *disks: str, title: str = "mpatha", uuid: str = f"mpath-{WWN}"
     ) -> None:
         """A device of device-mapper over others."""
-        block = self.sys / "block" / name
+        block = self.sys / "devices/virtual/block" / name
         for directory in ("dm", "slaves", "holders"):
             (block / directory).mkdir(parents=True)
         (block / "dm/uuid").write_text(f"{uuid}\n")
         (block / "dm/name").write_text(f"{title}\n")
         (block / "size").write_text(f"{GIB // 512}\n")
-        (self.dev / name).write_text("")
+        self._list(block)
         for disk in disks:
             (block / "slaves" / disk).symlink_to(self.sys / "block" / disk)
             (self.sys / "block" / disk / "holders" / name).mkdir()
@@ -103,7 +103,8 @@ class Tree:
                 for disk in (block / "slaves").iterdir():
                     if disk.exists():
                         (self.sys / "block" / disk.name / "holders" / block.name).rmdir()
-                shutil.rmtree(block)
+                shutil.rmtree(block.resolve())
+                block.unlink()
                 (self.dev / block.name).unlink()
 
     def down(self, sid: int) -> None:
@@ -123,6 +124,12 @@ class Tree:
                 self.remove_lun(block.name)
         shutil.rmtree(self.sys / f"class/iscsi_session/session{sid}")
         shutil.rmtree(self._host(sid))
+
+    def _list(self, block: Path) -> None:
+        """Where it is found: by a link to its place."""
+        link = self.sys / "block" / block.name
+        link.symlink_to(os.path.relpath(block, link.parent))
+        (self.dev / block.name).write_text("")
 
     def _host(self, sid: int) -> Path:
         return self.sys / f"devices/platform/host{sid}/session{sid}"
