@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -120,9 +120,9 @@ class IscsiHost:
             device, connection, size_bytes=size_bytes, expected_wwn=expected_wwn
         )
 
-    def names_of(self, device: HostDevice) -> frozenset[str]:
-        """Every path under /dev that leads to the device."""
-        return self._identity.names_of(device)
+    def leading_to(self, device: HostDevice, paths: Iterable[str]) -> frozenset[str]:
+        """Those of these paths under /dev that lead to the device."""
+        return self._identity.leading_to(device, paths)
 
     def disconnect(
         self,

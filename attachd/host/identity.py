@@ -12,8 +12,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import tenacity
@@ -187,14 +186,17 @@ class Identity:
             if wwn != expected_wwn:
                 raise _wrong(device.path, f"WWN {expected_wwn}", f"WWN {wwn}")
 
-    def names_of(self, device: HostDevice) -> frozenset[str]:
-        """Every path under /dev that leads to the device, or to a path of its map."""
+    def leading_to(self, device: HostDevice, paths: Iterable[str]) -> frozenset[str]:
+        """Those of these paths that lead to the device, or to a path of its map.
+
+        None outside of /dev is looked at: what it lies on may hang.
+        """
         node = Path(device.path).resolve()
         a_map = self._sysfs.map(node.name)
         nodes = {node, *(self._dev / name for name in (a_map.devices if a_map else ()))}
         own = {str(each) for each in nodes}
-        leading = {link for link in _links(str(self._dev)) if os.path.realpath(link) in own}
-        return frozenset({device.path, *own, *leading})
+        below = (path for path in paths if path.startswith(f"{self._dev}/"))
+        return frozenset(p for p in below if p == device.path or os.path.realpath(p) in own)
 
     def _check_place(self, device: Device, connection: Connection) -> None:
         for session, target in self._sysfs.sessions_with(connection.targets):
@@ -247,16 +249,6 @@ class Identity:
             resolution="See that udev runs: udevadm info --query=all --name=" + device.path,
             touched=False,
         )
-
-
-def _links(directory: str) -> Iterator[str]:
-    """Every symbolic link below; of a directory that can't be read none, as in a walk of it."""
-    with suppress(OSError), os.scandir(directory) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                yield entry.path
-            elif entry.is_dir():
-                yield from _links(entry.path)
 
 
 def _disk_names(wwn: str) -> tuple[str, ...]:

@@ -126,8 +126,8 @@ class Adopt(Housekeeping):
     def _proven(self, volume: Volume, connection: Connection) -> AttachmentRecord:
         host = self._worlds.host
         device = self._device(volume, connection)
-        names = host.names_of(device)
         guests = self._worlds.guests.all()
+        names = host.leading_to(device, proofs.sources(guests))
         guest = next((guest for guest in guests if guest.guest_id == self._guest_id), None)
         if guest is None:
             raise Refused(

@@ -280,12 +280,13 @@ class Attach(Operation):
             size_bytes=record.size_bytes,
             expected_wwn=record.wwn or self._wwn_of_others(),
         )
+        guests = self._worlds.guests.all()
         proofs.prove_unshared(
             device,
             record,
-            names=self._worlds.host.names_of(device),
+            names=self._worlds.host.leading_to(device, proofs.sources(guests)),
             attachments=self._worlds.records.live_attachments(),
-            guests=self._worlds.guests.all(),
+            guests=guests,
         )
         self.record = replace(record, host_path=device.path, wwn=device.wwn)
 

@@ -7,7 +7,7 @@ where the world could not be asked, and ``touched=False`` only where nothing can
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -206,8 +206,8 @@ class Host(Protocol):
         Raises wrong-device.
         """
 
-    def names_of(self, device: HostDevice) -> frozenset[str]:
-        """Every path under /dev that leads to the device, its own path included."""
+    def leading_to(self, device: HostDevice, paths: Iterable[str]) -> frozenset[str]:
+        """Those of these paths under /dev that lead to the device, by whatever name."""
 
     def disconnect(
         self,

@@ -6,7 +6,7 @@ is never read as "gone" (law 3).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from attachd.errors import AttachdError, Code
 from attachd.model import AttachmentRecord, Connection, Guest, GuestDisk, HostDevice
@@ -115,6 +115,11 @@ def prove_unclaimed(
             )
 
 
+def sources(guests: Iterable[Guest]) -> frozenset[str]:
+    """What the guests' disks are, by the names that their XMLs have for it."""
+    return frozenset(d.source for guest in guests for d in guest.disks if d.source is not None)
+
+
 def prove_unshared(
     device: HostDevice,
     record: AttachmentRecord,
@@ -125,7 +130,7 @@ def prove_unshared(
 ) -> None:
     """No other attachment has this WWN, and no guest a disk that is this device (law 2).
 
-    ``names`` are all paths under /dev that lead to the device. Raises wrong-device.
+    ``names``: those of the guests' ``sources`` that lead to the device. Raises wrong-device.
     """
     for other in attachments:
         if other.wwn == device.wwn and other.volume_id != record.volume_id:

@@ -153,8 +153,8 @@ class Reconnect(Housekeeping):
             expected_wwn=record.wwn,
         )
         # /dev/sdb may be another's since; and multipathd may have taken the device for a map.
-        led_to = record.source in self._worlds.host.names_of(device)
-        if not led_to:
+        sources = [record.source] if record.source else []
+        if not self._worlds.host.leading_to(device, sources):
             raise AttachdError(
                 Code.WRONG_DEVICE,
                 f"The device is {device.path} now, and the guest's XML has {record.source}.",

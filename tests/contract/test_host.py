@@ -135,7 +135,8 @@ def test_connect_identify_disconnect(bench: HostBench, volume_id: str) -> None:
     assert not bench.host.silent(connection)
     device = bench.host.identify(path, connection, size_bytes=SIZE, expected_wwn=None)
     assert device.size_bytes == SIZE
-    assert {device.path, path} <= bench.host.names_of(device)
+    named = [device.path, path, "/dev/null", "/dev/none-such"]
+    assert bench.host.leading_to(device, named) == {device.path, path}
     again = bench.host.identify(
         path, connection.without_secrets(), size_bytes=SIZE, expected_wwn=device.wwn
     )

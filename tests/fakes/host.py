@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import threading
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,7 +32,7 @@ GUARD_SECONDS = 60
 LOGIN_SECONDS = 50.0
 METHODS = frozenset(
     {
-        *("check", "connector", "guard", "connect", "identify", "names_of", "disconnect"),
+        *("check", "connector", "guard", "connect", "identify", "leading_to", "disconnect"),
         *(
             "settle",
             "paths",
@@ -47,7 +47,7 @@ METHODS = frozenset(
     }
 )
 
-BY_THE_HELPER = METHODS - {"guard", "names_of", "paths", "sessions", "present", "sizes"}
+BY_THE_HELPER = METHODS - {"guard", "leading_to", "paths", "sessions", "present", "sizes"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -305,12 +305,12 @@ class FakeHost:
                 raise _wrong_device(f"{device} is not the only one with WWN {fresh.wwn}")
             return _host_device(found)
 
-    def names_of(self, device: HostDevice) -> frozenset[str]:
-        """Its identity paths and its kernel path."""
-        with self._call("names_of", device.path):
+    def leading_to(self, device: HostDevice, paths: Iterable[str]) -> frozenset[str]:
+        """Its identity paths and its kernel path do."""
+        with self._call("leading_to", device.path):
             kernel = f"/dev/{self._find(device.path).name}"
             by_scsi = f"/dev/disk/by-id/scsi-{device.wwn}"
-            return frozenset({device.path, kernel, by_scsi})
+            return frozenset(paths) & {device.path, kernel, by_scsi}
 
     def disconnect(
         self,

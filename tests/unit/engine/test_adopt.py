@@ -356,7 +356,7 @@ def test_a_world_that_cannot_be_asked(bench: Bench, guest: str, theirs: str, wor
     away = {
         "cinder": lambda: bench.cinder.fail_next("get_attachment"),
         "host": lambda: bench.host.fail_next("wwns"),
-        "guests": lambda: bench.host.before_next("names_of", bench.guests.go_away),
+        "guests": lambda: bench.host.before_next("wwns", bench.guests.go_away),
     }
     away[world]()
     state, code = adopt(bench)

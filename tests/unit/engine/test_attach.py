@@ -307,8 +307,8 @@ def test_a_device_that_another_guest_uses(bench: Bench, guest: str, volume: str)
 
     def someone_uses_it() -> None:
         (device,) = bench.host.devices
-        kernel = min(bench.host.names_of(device), key=len)
-        bench.guests.put_disk(other, GuestDisk(target="vdz", bus="virtio", source=kernel))
+        scsi = f"/dev/disk/by-id/scsi-{device.wwn}"
+        bench.guests.put_disk(other, GuestDisk(target="vdz", bus="virtio", source=scsi))
 
     bench.host.before_next("identify", someone_uses_it)
     view = bench.attach("web", "data")
@@ -496,7 +496,6 @@ def test_libvirt_goes_before_the_plug_leaves_us(bench: Bench, guest: str, volume
         "plug",
         Unreachable(Code.LIBVIRT_UNAVAILABLE, "gone", world=World.GUEST, touched=False),
     )
-    bench.host.before_next("names_of", lambda: None)
     view = bench.attach("web", "data")
     assert view.state is OperationState.UNDONE
     bench.assert_nothing_left(guest, volume)

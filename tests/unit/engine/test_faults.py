@@ -136,7 +136,7 @@ def host_looks() -> dict[str, Arrange]:
     return {
         "wrong device": lambda b: b.host.fail_next("identify", no(Code.WRONG_DEVICE)),
         "no answer": lambda b: b.host.fail_next("identify", unreached),
-        "no names": lambda b: b.host.fail_next("names_of", unreached),
+        "no names": lambda b: b.host.fail_next("leading_to", unreached),
         "no guests": lambda b: b.guests.fail_next("all", away(World.GUEST, touched=False)),
     }
 

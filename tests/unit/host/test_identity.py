@@ -198,17 +198,17 @@ def test_udev_never_comes(bench: Bench) -> None:
     assert not caught.value.touched
 
 
-def test_every_name_of_the_device(bench: Bench) -> None:
+def test_names_that_lead_to_the_device(bench: Bench, tmp_path: Path) -> None:
     by_path = bench.tree.dev / "disk/by-path"
     by_path.mkdir()
     (by_path / "ip-127.0.0.1").symlink_to("../../sda")
     (by_path / "another").symlink_to("../../sdz")
+    elsewhere = tmp_path / "nfs"
+    elsewhere.symlink_to(bench.tree.dev / "sda")
     device = bench.identify()
-    assert bench.identity.names_of(device) == {
-        device.path,
-        str(bench.tree.dev / "sda"),
-        str(by_path / "ip-127.0.0.1"),
-    }
+    leading = {device.path, str(bench.tree.dev / "sda"), str(by_path / "ip-127.0.0.1")}
+    others = {str(by_path / "another"), str(by_path / "gone"), str(elsewhere), "disk.qcow2"}
+    assert bench.identity.leading_to(device, leading | others) == leading
 
 
 def test_a_device_that_does_not_answer_is_not_another_one() -> None:

@@ -155,8 +155,9 @@ def test_all_names_of_a_map(connected: Paths) -> None:
         dev=connected.tree.dev,
     )
     device = connected.identify("/dev/dm-0")
-    names = identity.names_of(device)
-    assert {device.path, str(link), str(connected.tree.dev / "dm-0")} <= names
+    dev = connected.tree.dev
+    names = {device.path, str(link), *(str(dev / each) for each in ("dm-0", "sda", "sdb"))}
+    assert identity.leading_to(device, {*names, str(dev / "sdc")}) == names
 
 
 def test_a_path_that_is_another_volume(connected: Paths) -> None:
