@@ -95,13 +95,15 @@ def _without_caches(member: tarfile.TarInfo) -> tarfile.TarInfo | None:
     return None if "__pycache__" in member.name else member
 
 
-def eventually(what: str, look: Callable[[], bool], *, patience: float = PATIENCE) -> None:
-    """Look again and again until it holds."""
+def eventually(
+    what: str, look: Callable[[], bool], *, patience: float = PATIENCE, pause: float = 1
+) -> None:
+    """Look again and again until it holds, ``pause`` seconds apart."""
     deadline = time.monotonic() + patience
     while not look():
         if time.monotonic() > deadline:
             raise AssertionError(f"it never came true that {what}")
-        time.sleep(1)
+        time.sleep(pause)
 
 
 class Host:

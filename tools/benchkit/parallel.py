@@ -72,7 +72,8 @@ def _all(host: Host, verb: str, named: Sequence[tuple[str, str]]) -> list[Round]
     """Asked for by one process each, so that nobody waits for another; what came of them."""
     lines = [f"attachctl {verb} {guest} {volume} --no-wait -f json &" for guest, volume in named]
     host.script("\n".join([*lines, "wait"]) + "\n")
-    eventually("all are at their end", lambda: not host.open_operations())
+    # Seldom: each look takes some of the lab's two processors; the journal has the times.
+    eventually("all are at their end", lambda: not host.open_operations(), pause=10)
     newest = json.loads(
         host.do("attachctl", "operation", "list", "-f", "json", "--limit", str(len(named)))
     )
