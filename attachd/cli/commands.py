@@ -245,9 +245,7 @@ def reconnect(args: Namespace, client: Client) -> Outcome:
         answer = submit(lambda timeout: client.post(target, timeout=timeout), deadline=deadline)
         begun = answer["operations"]
         for operation in begun:
-            ended.append(
-                follow(client, operation["operation_id"], deadline=deadline, tell=lambda _: None)
-            )
+            ended.append(follow(client, operation["operation_id"], deadline=deadline, tell=None))
     except KeyboardInterrupt:
         return _interrupted(None)
     except Failure as failure:
@@ -307,7 +305,7 @@ def _repair(client: Client) -> str:
     lines = []
     for operation in begun:
         operation_id = operation["operation_id"]
-        ended = follow(client, operation_id, deadline=Deadline(None), tell=lambda _: None)
+        ended = follow(client, operation_id, deadline=Deadline(None), tell=None)
         problem = ended["problem"]
         why = f" ({problem['code']}: {problem['brief']})" if problem else ""
         about = f"volume {ended['volume']}, guest {ended['guest_name'] or ended['guest']}"

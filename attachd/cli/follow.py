@@ -16,6 +16,9 @@ from attachd.errors import Code, Exit
 PATIENCE = 60.0
 """Seconds that a daemon may be gone midway: systemd starts it again."""
 
+# No event has such a number: only the end is waited for. Each answer costs the operation a bit.
+_NO_EVENT = 2**31
+
 _PAUSE = 0.3
 _LONGEST_WAIT = 5.0
 
@@ -90,10 +93,12 @@ def follow(
     operation_id: str,
     *,
     deadline: Deadline,
-    tell: Callable[[Event], None],
+    tell: Callable[[Event], None] | None,
     after: int = 0,
 ) -> Operation:
     """The operation at rest; ``tell`` hears of each of its events behind ``after``, once."""
+    if tell is None:
+        after = _NO_EVENT
     try:
         return _follow(client, operation_id, after, deadline, tell)
     except StillRunning:
@@ -112,7 +117,7 @@ def _follow(
     operation_id: str,
     after: int,
     deadline: Deadline,
-    tell: Callable[[Event], None],
+    tell: Callable[[Event], None] | None,
 ) -> Operation:
     target = f"/v1/operations/{operation_id}"
     lost = _Lost()
@@ -124,8 +129,9 @@ def _follow(
             reply = client.get(f"{target}/events", query, timeout=timeout)
             lost = _Lost()
             for event in reply.document["events"]:
-                tell(event)
                 after = event["seq"]
+                if tell is not None:
+                    tell(event)
             if reply.document["resting"]:
                 return client.get(target).document
             time.sleep(deadline.left(reply.pause))

@@ -30,10 +30,10 @@ _TERMINATED = 128 + signal.SIGTERM
 
 
 @contextmanager
-def progress(title: str, *, quiet: bool) -> Iterator[Tell]:
-    """What the events of an operation are told to."""
+def progress(title: str, *, quiet: bool) -> Iterator[Tell | None]:
+    """What the events of an operation are told to; None: nobody watches."""
     if quiet or not sys.stderr.isatty():
-        yield lambda _event: None
+        yield None
     elif os.environ.get("TERM", "") in ("", "dumb", "unknown"):
         yield from _written(printable(title))
     else:

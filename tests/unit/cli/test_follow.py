@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -160,6 +161,41 @@ def test_every_event_is_told_once(daemon: FakeEngine, path: Path) -> None:
 
     assert operation["state"] == "done"
     assert [event["seq"] for event in told] == list(range(1, 9))
+
+
+def test_who_does_not_watch_is_answered_at_the_end(
+    daemon: FakeEngine, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every answer on the way would cost the operation some time."""
+    monkeypatch.setattr("attachd.api.routes.LONGEST_WAIT", 60)
+    monkeypatch.setattr(follow, "_LONGEST_WAIT", 60)
+    daemon.hold = True
+    talk = client.Client(str(path))
+    posted = talk.post("/v1/attachments", {"guest": "web", "volume": "data"}).document
+    asked: list[str] = []
+    get = talk.get
+
+    def noting(target: str, *given: Any, **named: Any) -> client.Reply:
+        asked.append(target)
+        return get(target, *given, **named)
+
+    monkeypatch.setattr(talk, "get", noting)
+    ends: list[follow.Operation] = []
+    deadline = follow.Deadline(None)
+    watching = threading.Thread(
+        target=lambda: ends.append(
+            follow.follow(talk, posted["operation_id"], deadline=deadline, tell=None)
+        )
+    )
+    watching.start()
+    daemon.until_waiting(1)
+    daemon.release(posted["operation_id"])
+    watching.join(timeout=60)
+    talk.close()
+    (operation,) = ends
+    assert operation["state"] == "done"
+    # Waited for, seen to rest, read.
+    assert len(asked) <= 3
 
 
 def test_many_followers_all_see_the_end(engine: FakeEngine, path: Path) -> None:

@@ -33,5 +33,6 @@ def test_an_interrupt_behind_a_steps_name_ends_its_line(monkeypatch: pytest.Monk
     monkeypatch.setenv("TERM", "dumb")
     monkeypatch.setattr(sys, "stderr", terminal := _InterruptedBehind("connect"))
     with pytest.raises(KeyboardInterrupt), progress("Attaching", quiet=False) as tell:
+        assert tell is not None
         tell(BEGINS)
     assert terminal.getvalue() == "Attaching\n  connect ... \n"
