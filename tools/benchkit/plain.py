@@ -22,6 +22,7 @@ from typing import Any
 
 import libvirt
 from keystoneauth1 import service_token, session
+from keystoneauth1.exceptions import HttpServerError
 from keystoneauth1.identity import v3
 from openstack.connection import Connection
 from oslo_config import cfg
@@ -185,7 +186,11 @@ class Plain:
 
     def _in_cinder(self, guest: str, volume: str) -> str:
         attachment = self._create(guest, volume)
-        self._update(attachment)
+        try:
+            self._update(attachment)
+        except HttpServerError:
+            # Its own time for an answer was over, and it goes on exporting: asked again it waits.
+            self._update(attachment)
         self._complete(attachment)
         return attachment
 
