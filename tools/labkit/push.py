@@ -71,7 +71,11 @@ def _install(payload: Path, installer: Path, ssh: Ssh) -> None:
         tar.add(payload, arcname=".", filter=_as_root)
     with step("installing attachd in the lab"), archive.open("rb") as stream:
         unpack = f"rm -rf {REMOTE} && mkdir -m 0700 {REMOTE} && tar -C {REMOTE} -xf -"
-        ssh.call(["sh", "-c", f"{unpack} && {REMOTE}/{installer.name}"], stdin=stream)
+        try:
+            ssh.call(["sh", "-c", f"{unpack} && {REMOTE}/{installer.name}"], stdin=stream)
+        except LabError as error:
+            left = "What a killed test may have left in the host goes with: tools/lab reset"
+            raise LabError(f"{error}\n{left}") from error
 
 
 def _build_wheel(lab: LabDir, tree: Path, work: Path) -> Path:
