@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from statistics import linear_regression
@@ -13,6 +14,7 @@ from tests.functional.lab import Guest, Host
 IDLE_SECONDS = 600
 """Several audits: the pauses between them grow with what is attached."""
 BETWEEN_LOOKS = 10
+_AUDITS = 3
 
 
 def idle(host: Host, attachments: int) -> Document:
@@ -22,6 +24,16 @@ def idle(host: Host, attachments: int) -> Document:
     time.sleep(IDLE_SECONDS)
     used = _cpu_seconds(host) - before
     return {"attachments": attachments, "cpu": round(used / (time.monotonic() - began), 4)}
+
+
+def cpu_of_an_audit(host: Host) -> float:
+    """Seconds of a processor that the daemon and its helper take for it; it must find nothing."""
+    before = _cpu_seconds(host)
+    for _ in range(_AUDITS):
+        found = json.loads(host.do("attachctl", "audit", "-f", "json"))
+        if found:
+            raise RuntimeError(f"the audit found {found}")
+    return round((_cpu_seconds(host) - before) / _AUDITS, 4)
 
 
 def _cpu_seconds(host: Host) -> float:
