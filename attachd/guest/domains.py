@@ -12,7 +12,7 @@ import logging
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -125,14 +125,17 @@ class Domains:
         except ValueError:  # characters that no name has: libvirt-python can't even ask for it
             return None
 
-    def all(self) -> tuple[Reading, ...]:
-        """Every domain, defined or running; one that goes meanwhile is left out."""
+    def all(self) -> Iterator[Reading]:
+        """Every domain, defined or running; one that goes meanwhile is left out.
+
+        Each is parsed when its turn comes: all trees at once are many times as large as the XMLs.
+        """
         pulse = _Pulse()
         try:
             documents = self._call(lambda c: _all_documents(c, pulse), name="list", pulse=pulse)
         except libvirt.libvirtError as exc:
             raise refused("libvirt refused to list its guests.", exc, touched=False) from exc
-        return tuple(map(_reading, documents))
+        return map(_reading, documents)
 
     def attach(self, guest_id: str, xml: str, layers: Layer) -> None:
         """attachDeviceFlags. Raises guest-refused; Unreachable with ``touched=True``."""

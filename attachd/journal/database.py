@@ -21,6 +21,8 @@ What is damaged elsewhere in it is found when it is read.
 """
 LONGEST_LOG = 16 * 1024 * 1024
 """Bytes that the write-ahead log is cut down to when it has been longer."""
+_PAGES_KEPT = 512
+"""KiB of the file in attachd's own memory: the kernel has the rest, and reads are no slower."""
 _DECISIVE = ("attachments", "operations")
 
 # In write-ahead mode a full disk shows first where the shared index can't grow.
@@ -97,6 +99,7 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute(f"PRAGMA journal_size_limit = {LONGEST_LOG}")
+        connection.execute(f"PRAGMA cache_size = -{_PAGES_KEPT}")  # negative: KiB, not pages
     except BaseException:
         connection.close()
         raise

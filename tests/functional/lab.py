@@ -42,7 +42,7 @@ _SCSI_DISKS = (
     "for d in /sys/block/sd*; do [ -e $d ] || continue; "
     "case $(readlink -f $d) in */session*) echo ${d##*/};; esac; done"
 )
-_API = "curl -fsS --unix-socket /run/attachd/attachd.sock http://attachd/v1"
+API = "curl -fsS --unix-socket /run/attachd/attachd.sock http://attachd/v1"
 
 
 Leftovers = tuple[list[str], list[str], list[dict[str, Any]]]
@@ -206,7 +206,7 @@ class Host:
     def leftovers(self) -> Leftovers:
         """The iSCSI sessions, the SCSI disks, and attachd's open operations, by one script."""
         sessions, disks, operations = self.script(
-            f"{_LISTED} session\necho ---\n{_SCSI_DISKS}\necho ---\n{_API}/operations?open=true\n"
+            f"{_LISTED} session\necho ---\n{_SCSI_DISKS}\necho ---\n{API}/operations?open=true\n"
         ).split("---\n")
         listed: list[dict[str, Any]] = json.loads(operations)["operations"]
         return sessions.splitlines(), disks.split(), listed
@@ -239,7 +239,7 @@ class Host:
 
     def api(self, path: str) -> Any:
         """What attachd's API answers; it must."""
-        return json.loads(self.do("sh", "-c", f"{_API}/{shlex.quote(path)}"))
+        return json.loads(self.do("sh", "-c", f"{API}/{shlex.quote(path)}"))
 
     # --- an operation under way -------------------------------------------------------------
 
@@ -558,6 +558,6 @@ class Worlds:
             f"{_LISTED} session; {_LISTED} node\n"
             f"for guest in {names}\n"
             "do virsh dumpxml $guest; virsh dumpxml --inactive $guest; done\n"
-            f"{_API}/attachments\n"
+            f"{API}/attachments\n"
         )
         assert volume_id not in everything

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import cast
+from weakref import ref
 
 import libvirt
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from attachd.errors import AttachdError, Code, Unreachable, World
 from attachd.guest import LibvirtGuests
 from attachd.guest.connection import Connection
+from attachd.guest.domain_xml import DomainXml
 from attachd.guest.domains import Domains
 from attachd.guest.event_loop import EventLoop
 from attachd.model import Bus, DiskSpec, GuestState, Mode
@@ -144,8 +146,9 @@ def test_the_event_loop_starts_and_ends_again_and_again() -> None:
 class _Slow:
     """A connection whose every guest takes its time to show an XML, and its own only domain."""
 
-    def __init__(self, guests: int) -> None:
+    def __init__(self, guests: int, seconds: float = XML_SECONDS) -> None:
         self._guests = guests
+        self._seconds = seconds
 
     def get(self) -> _Slow:
         return self
@@ -157,7 +160,7 @@ class _Slow:
         return [self] * self._guests
 
     def XMLDesc(self, _: int) -> str:  # noqa: N802
-        time.sleep(XML_SECONDS)
+        time.sleep(self._seconds)
         return domain("", live=False)
 
     def isPersistent(self) -> bool:  # noqa: N802
@@ -173,10 +176,20 @@ class _Slow:
 def test_each_xml_has_a_deadline_of_its_own() -> None:
     """libvirt waits 30 s before it shows an XML of a guest whose change hangs."""
     domains = Domains(connection=cast("Connection", _Slow(guests=2)), call_timeout=3.0)
-    assert len(domains.all()) == 2
+    assert len(list(domains.all())) == 2
     hasty = Domains(connection=cast("Connection", _Slow(guests=1)), call_timeout=0.2)
     with pytest.raises(Unreachable):
         hasty.all()
+    eventually_no_thread_of_ours()
+
+
+def test_no_more_than_one_guests_documents_are_kept_in_memory() -> None:
+    domains = Domains(connection=cast("Connection", _Slow(guests=3, seconds=0)), call_timeout=3.0)
+    earlier: list[ref[DomainXml]] = []
+    for number, reading in enumerate(domains.all()):
+        assert [each() for each in earlier] == [None] * number
+        earlier += [ref(document) for document in reading.documents]
+    assert len(earlier) == 3
     eventually_no_thread_of_ours()
 
 

@@ -93,3 +93,11 @@ def test_one_operation_costs_the_same_among_many(tmp_path: Path, name: str) -> N
     few, many_ = costs
     assert few > 0
     assert many_ < 2 * few + 200, costs
+
+
+def test_few_pages_of_the_file_are_kept_in_memory(tmp_path: Path) -> None:
+    """SQLite's own 2 MiB fill up behind some hundred operations."""
+    journal = filled(tmp_path / "journal.db", FEW)
+    (kib,) = journal._db.execute("PRAGMA cache_size").fetchone()
+    journal.close()
+    assert -512 <= kib < 0  # below 0: KiB, whatever a page's size
