@@ -18,6 +18,7 @@ from attachd.operations.ports import Cinder, Host
 LOG = logging.getLogger(__name__)
 
 _FEW = 8
+_PAUSE = 20
 # Cinder answers with so many at most (osapi_max_limit).
 _LONGEST_LIST = 1000
 
@@ -50,29 +51,38 @@ class Overview:
 
 
 class VolumesTogether:
-    """Asks Cinder for the newest volumes in-use, as long as that shows most of those in question.
+    """Asks Cinder for the newest volumes in-use, where that shows most of those in question.
 
-    A large cloud has many others: there each is to be asked for by itself.
+    A large cloud has many others: there each is to be asked for by itself, and the list is tried
+    again after some audits.
     """
 
     def __init__(self, *, cinder: Cinder) -> None:
         self._cinder = cinder
-        self._helps = True
+        self._pause = 0  # audits without a list
 
     def get(self, volume_ids: Collection[str]) -> Mapping[str, Volume]:
         """Those of them that could be had together, by id."""
-        if len(volume_ids) < _FEW or not self._helps:
+        if len(volume_ids) < _FEW or self._pauses():
             return {}
         limit = min(2 * len(volume_ids), _LONGEST_LIST)
         try:
             listed = self._cinder.list_volumes(status="in-use", limit=limit)
         except AttachdError as exc:
             LOG.info("The audit can't list volumes: %s", exc)
-            self._helps = not isinstance(exc, Refused)  # it would be refused again
+            if isinstance(exc, Refused):  # it would be refused again
+                self._pause = _PAUSE
             return {}
         found = {each.volume_id: each for each in listed if each.volume_id in volume_ids}
-        self._helps = 2 * len(found) >= len(volume_ids)
+        # A list that isn't full has all there are: what it lacks isn't in use.
+        if len(listed) == limit and 2 * len(found) < len(volume_ids):
+            self._pause = _PAUSE
         return found
+
+    def _pauses(self) -> bool:
+        pauses = self._pause > 0
+        self._pause -= pauses
+        return pauses
 
 
 def devices_together(host: Host, records: Sequence[AttachmentRecord]) -> Mapping[str, DevicesSeen]:

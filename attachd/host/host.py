@@ -186,8 +186,8 @@ class IscsiHost:
         """WWNs and sizes of each, by one look at all; None: it has to be asked by itself."""
         self._require_helper()
         found = self._sysfs.each_luns_devices(each.targets for each in connections)
-        answering = [d.path for devices in found for d in devices if self._sysfs.answers(d)]
-        fresh = self._inquire_all(answering)
+        answering = (d.path for devices in found for d in devices if self._sysfs.answers(d))
+        fresh = self._inquire_all(tuple(dict.fromkeys(answering)))  # two guests may share a LUN
         return tuple(self._seen(devices, fresh) for devices in found)
 
     def _seen(self, devices: Sequence[Device], fresh: Mapping[str, str]) -> DevicesSeen | None:

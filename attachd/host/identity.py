@@ -120,7 +120,7 @@ class Identity:
         smallest = min(each.size_bytes for each in whole)
         if smallest < size_bytes:
             raise _wrong(path, f"at least {size_bytes} bytes", f"{smallest} bytes")
-        self._check_alone(wwn, connection)
+        self._check_alone(path, wwn, connection)
         found = (
             self._identity_path([a_map], _map_names(wwn))
             if a_map
@@ -215,13 +215,12 @@ class Identity:
             raise _wrong(devices[0].path, f"WWN {expected_wwn}", f"WWN {wwn}")
         return wwn
 
-    def _check_alone(self, wwn: str, connection: Connection) -> None:
-        paths = self._sysfs.lun_devices(connection.targets)
-        own = {path.name for path in paths}
+    def _check_alone(self, path: str, wwn: str, connection: Connection) -> None:
+        own = {each.name for each in self._sysfs.lun_devices(connection.targets)}
         strangers = [d for d in self._sysfs.devices_with(wwn) if d.name not in own]
         if strangers:
             names = ", ".join(stranger.path for stranger in strangers)
-            raise _wrong(paths[0].path, f"WWN {wwn} for itself", f"{names} with the same WWN")
+            raise _wrong(path, f"WWN {wwn} for itself", f"{names} with the same WWN")
 
     def _identity_path(self, proven: Sequence[Block], spellings: Sequence[str]) -> Path:
         """udev's name for the WWN, once it leads to what was proven."""

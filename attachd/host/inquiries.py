@@ -4,7 +4,9 @@ Run as a program by the privileged helper, since only root may open a disk: its 
 devices; its answer is for :func:`read`. It changes nothing, and imports next to nothing. udev's
 scsi_id answers the same for one device, at the price of a process each.
 
-A device that doesn't answer within its time, or not with that page, is left out.
+A device that doesn't answer within its time, or not with that page, is left out; so is what hasn't
+been asked when the time of all is over. Where a session has just broken the kernel may keep an
+asker for minutes, unkillable: that is why others ask, and this process doesn't wait for them.
 """
 
 from __future__ import annotations
@@ -12,13 +14,18 @@ from __future__ import annotations
 import array
 import fcntl
 import os
+import select
 import struct
 import sys
+import time
 
 PAGE = 0x83
-_BYTES = 1024
+_BYTES = 1024  # twice that, in hexadecimal, and a path go through a pipe in one piece
 _SENSE_BYTES = 32
-_MILLISECONDS = 10_000  # for each device
+_MILLISECONDS = 5_000  # for each device
+_SECONDS = 20.0  # for all of them
+_ASKERS = 4
+_SHARE = 8  # devices that are worth another asker
 # The kernel's <scsi/sg.h>.
 _SG_IO = 0x2285
 _FROM_DEVICE = -3
@@ -65,15 +72,42 @@ def read(answer: str) -> dict[str, bytes]:
     return {device: bytes.fromhex(told) for told, device in lines}
 
 
-def main() -> None:
-    """Print the pages of the devices in argv."""
-    for device in sys.argv[1:]:
+def _ask(devices: list[str], answers: int) -> None:
+    """A process of its own, which holds nothing open that somebody waits for."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in range(3):
+        os.dup2(nothing, standard)
+    for device in devices:
         try:
             told = page(device)
         except OSError:
             continue
         if told is not None:
-            sys.stdout.write(f"{told.hex()} {device}\n")
+            os.write(answers, f"{told.hex()} {device}\n".encode())
+
+
+def _asked(devices: list[str]) -> int:
+    """Where the askers answer; it ends when all of them have."""
+    answers, theirs = os.pipe()
+    askers = min(_ASKERS, -(-len(devices) // _SHARE))
+    for number in range(askers):
+        if os.fork() == 0:
+            try:
+                _ask(devices[number::askers], theirs)
+            finally:
+                os._exit(0)
+    os.close(theirs)
+    return answers
+
+
+def main(seconds: float = _SECONDS) -> None:
+    """Print the pages of the devices in argv, as far as they could be had in so many seconds."""
+    answers, deadline = _asked(sys.argv[1:]), time.monotonic() + seconds
+    while select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        told = os.read(answers, select.PIPE_BUF)
+        if not told:
+            break
+        sys.stdout.write(told.decode())
 
 
 if __name__ == "__main__":

@@ -127,11 +127,14 @@ class Sysfs:
         base = f"{self._root}/block/{name}"
         try:
             # A link to its place: .../session1/target2:0:0/2:0:0:0/block/sda
-            *place, _, _ = os.readlink(base).split("/")
+            link = os.readlink(base)
+            *place, _, _ = link.split("/")
             lun = _LUN.fullmatch(place[-1]) if place else None
             if lun is None:
                 return None
-            sectors = int(_text(f"{base}/size"))
+            # By the place: the name may be another disk's by now.
+            disk = os.path.join(f"{self._root}/block", link)
+            sectors = int(_text(f"{disk}/size"))
         except OSError as exc:
             _check_gone(exc, base)
             return None
@@ -141,7 +144,7 @@ class Sysfs:
             sid=sid,
             lun=int(lun[1]),
             size_bytes=sectors * _SECTOR,
-            wwn=_wwn(f"{base}/device"),
+            wwn=_wwn(f"{disk}/device"),
         )
 
     def answers(self, device: Device) -> bool:
@@ -188,7 +191,7 @@ class Sysfs:
             return None
         # The kernel keeps a link to a disk that is gone until the table is loaded anew.
         slaves = f"{base}/slaves"
-        devices = frozenset(each for each in _names(slaves) if os.path.exists(f"{slaves}/{each}"))
+        devices = frozenset(each for each in _names(slaves) if _is_there(f"{slaves}/{each}"))
         return Map(
             name=name,
             title=title,
@@ -307,6 +310,15 @@ def _names(directory: str) -> list[str]:
     except OSError as exc:
         _check_gone(exc, directory)
         return []
+
+
+def _is_there(path: str) -> bool:
+    try:
+        os.stat(path)
+    except OSError as exc:
+        _check_gone(exc, path)
+        return False
+    return True
 
 
 def _text(path: str) -> str:

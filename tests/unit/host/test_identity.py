@@ -164,6 +164,20 @@ def test_another_device(bench: Bench, spoil: Callable[[Bench], None], found: str
     assert found in caught.value.problem.details.partition("found")[2]
 
 
+def test_a_name_that_another_session_gets_while_it_is_asked(bench: Bench) -> None:
+    def exchanged(_: str) -> str:
+        other_session(bench)
+        return WWN
+
+    identity = Identity(
+        sysfs=Sysfs(root=bench.tree.sys), inquire=exchanged, udev_timeout=0.3, dev=bench.tree.dev
+    )
+    with pytest.raises(AttachdError) as caught:
+        identity.identify("/dev/sda", connection(), size_bytes=GIB, expected_wwn=None)
+    assert caught.value.code is Code.WRONG_DEVICE
+    assert "/dev/sda" in caught.value.problem.brief
+
+
 def test_not_the_recorded_wwn(bench: Bench) -> None:
     with pytest.raises(AttachdError) as caught:
         bench.identify(expected_wwn=OTHER_WWN)

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import ctypes
 import fcntl
+import os
+import signal
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from attachd.host import inquiries
-from attachd.host.inquiries import main, page, read
+from attachd.host.inquiries import page, read
 from tests.unit.host.tree import designator, page_83
 
 NAA = page_83(designator(bytes.fromhex("6001405aaaabbbbccccddddeeeeffff0")))
 CHECK_CONDITION = 2
 NO_CONNECT = 1
+PATIENCE = 60.0
 
 
 class SgIoHeader(ctypes.Structure):
@@ -118,13 +122,62 @@ def test_what_is_no_such_answer_is_none(
     assert page(disk) is None
 
 
-def test_those_that_answer_are_told(
-    monkeypatch: pytest.MonkeyPatch, disk: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    _answering(monkeypatch, Kernel())
-    monkeypatch.setattr(sys, "argv", ["inquiries.py", str(tmp_path / "gone"), disk])
-    main()
-    assert read(capsys.readouterr().out) == {disk: NAA}
+# The program as the helper runs it, but for the kernel: a disk's name says what becomes of it.
+PROGRAM = """
+import os, time
+from attachd.host import inquiries
+
+def inquire(descriptor):
+    disk = os.readlink(f"/proc/self/fd/{descriptor}")
+    name = os.path.basename(disk)
+    if name == "stuck":
+        with open(disk, "w") as asker:
+            asker.write(str(os.getpid()))
+        time.sleep(3600)
+    if not name.startswith("good"):
+        raise TimeoutError
+    return bytes.fromhex("NAA")
+
+inquiries._inquire = inquire
+inquiries.main(seconds=SECONDS)
+"""
+
+
+def _answers(disks: Sequence[Path], *, seconds: float) -> dict[str, bytes]:
+    program = PROGRAM.replace("NAA", NAA.hex()).replace("SECONDS", str(seconds))
+    done = subprocess.run(
+        [sys.executable, "-c", program, *map(str, disks)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=PATIENCE,
+    )
+    assert done.stderr == ""
+    return read(done.stdout)
+
+
+def _disks(directory: Path, *names: str) -> list[Path]:
+    for name in names:
+        (directory / name).touch()
+    return [directory / name for name in names]
+
+
+@pytest.mark.parametrize("number", [1, 8, 9, 200])
+def test_those_that_answer_are_told(tmp_path: Path, number: int) -> None:
+    good = _disks(tmp_path, *(f"good-{n}" for n in range(number)))
+    silent = _disks(tmp_path, "silent")
+    told = _answers([*silent, tmp_path / "gone", *good], seconds=PATIENCE)
+    assert told == {str(each): NAA for each in good}
+
+
+def test_one_that_is_stuck_takes_nobody_elses_answer_away(tmp_path: Path) -> None:
+    """Not even the helper waits for it, which waits for whoever holds the program's output."""
+    good = _disks(tmp_path, *(f"good-{n}" for n in range(30)))
+    stuck = _disks(tmp_path, "stuck")
+    told = _answers([*good[:2], *stuck, *good[2:]], seconds=5.0)
+    os.kill(int(stuck[0].read_text()), signal.SIGKILL)
+    assert len(told) > len(good) / 2
+    assert set(told) <= {str(each) for each in good}
 
 
 def test_it_runs_by_itself() -> None:

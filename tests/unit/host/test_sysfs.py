@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -93,6 +96,31 @@ def test_a_local_scsi_disk_has_no_session(tree: Tree, sysfs: Sysfs) -> None:
     assert device.sid is None
 
 
+@pytest.mark.parametrize("behind", [(os, "readlink"), (sysfs_module, "_text")])
+def test_a_name_that_becomes_another_disks_while_it_is_read(
+    tree: Tree, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch, behind: tuple[ModuleType, str]
+) -> None:
+    """What is told is of one disk: never the place of the one, and the WWN of the other."""
+    tree.session(1)
+    tree.lun(1, 0, "sda")
+    tree.session(2, iqn="iqn.other")
+    original = getattr(*behind)
+
+    def exchanged(path: str) -> str:
+        answer: str = original(path)
+        monkeypatch.setattr(*behind, original)
+        tree.remove_lun("sda")
+        tree.lun(2, 0, "sda", wwn=OTHER_WWN)
+        return answer
+
+    monkeypatch.setattr(*behind, exchanged)
+    device = sysfs.device("sda")
+    assert device is None or (device.sid, device.wwn) == (1, None)
+    device = sysfs.device("sda")
+    assert device is not None
+    assert (device.sid, device.wwn) == (2, OTHER_WWN)
+
+
 def test_a_device_without_page_83(tree: Tree, sysfs: Sysfs) -> None:
     tree.session(1)
     tree.lun(1, 0, "sda", wwn=None)
@@ -134,6 +162,28 @@ def test_what_cannot_be_read_is_not_taken_for_gone(tree: Tree, sysfs: Sysfs) -> 
         sysfs.sessions()
     assert not caught.value.touched
     assert IQN not in str(caught.value)
+
+
+def test_a_path_of_a_map_that_cannot_be_looked_at_is_not_taken_for_gone(
+    tree: Tree, sysfs: Sysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.session(1)
+    for name in ("sda", "sdb"):
+        tree.lun(1, int(name == "sdb"), name)
+    tree.map("dm-0", "sda", "sdb")
+    found = sysfs.map("dm-0")
+    assert found is not None
+    assert found.devices == {"sda", "sdb"}
+    stat = os.stat
+
+    def failing(path: str, **_: object) -> os.stat_result:
+        if str(path).endswith("slaves/sda"):
+            raise OSError(errno.EIO, "Input/output error")
+        return stat(path)
+
+    monkeypatch.setattr(os, "stat", failing)
+    with pytest.raises(Unreachable):
+        sysfs.map("dm-0")
 
 
 def test_one_volumes_devices_cost_little_among_many_sessions(
