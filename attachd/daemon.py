@@ -76,7 +76,7 @@ _SCRAPERS = 2
 """Threads for who reads the numbers over TCP."""
 _NO_BODY = 1024
 """Bytes that come with a scrape at most; none are wanted (and 0 is no limit to cheroot)."""
-_GLANCE_SECONDS = 2.0
+_GLANCE_SECONDS = 5.0
 """How often the main thread looks whether the privileged helper lives."""
 
 

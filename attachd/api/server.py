@@ -6,7 +6,8 @@ What this adds to cheroot:
 * a connection costs a thread only while it says something: silent ones wait in the selector;
 * connections are bounded, and a body's length is believed only where it is a plain number;
 * what cheroot itself refuses is a problem+json document, too;
-* stopping takes a bounded time, whatever the clients do.
+* stopping takes a bounded time, whatever the clients do;
+* where nobody asks it looks for silent connections every few seconds, not twice a second.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ _MOST_CONNECTIONS = 256
 _LARGEST_HEAD = 16384
 _SILENCE_SECONDS = 10
 _LINGER_SECONDS = 2.0
+_KNOCK_SECONDS = 0.02
 _BLOCK = 65536
 
 
@@ -70,15 +72,27 @@ class Server:
         The socket's file stays where it is: the next daemon replaces it.
         """
         cutter = threading.Timer(self._stop_timeout, self._server.cut_all)
+        stopped = threading.Event()
+        knocker = threading.Thread(target=self._knock_until, args=(stopped,), name="knocker")
         cutter.start()
+        knocker.start()
         try:
             self._server.stop()
             if self._thread.ident is not None:
                 self._thread.join()
         finally:
+            stopped.set()
             cutter.cancel()
+            knocker.join()
             cutter.join()
             self._sock.close()
+
+    def _knock_until(self, stopped: threading.Event) -> None:
+        """Who waits for clients sees that it shall stop when one comes, or at its next look."""
+        while not stopped.wait(_KNOCK_SECONDS):
+            with suppress(OSError), socket.socket(self._sock.family) as knock:
+                knock.settimeout(_KNOCK_SECONDS)
+                knock.connect(self._sock.getsockname())
 
 
 class _Server(wsgi.Server):
@@ -96,6 +110,7 @@ class _Server(wsgi.Server):
             timeout=_SILENCE_SECONDS,
             peercreds_enabled=sock.family == socket.AF_UNIX,
         )
+        self.expiration_interval = _SILENCE_SECONDS / 2
         # Not cheroot's own time-out: it shuts one direction, and then waits without a bound.
         self.shutdown_timeout: Any = None
         self.max_request_header_size = _LARGEST_HEAD

@@ -87,6 +87,18 @@ def test_stop_with_a_client_that_never_reads(engine: FakeEngine, path: Path) -> 
     deaf.close()
 
 
+def test_a_stop_does_not_wait_for_the_next_look_at_silent_connections(
+    engine: FakeEngine, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is far away, for each look costs something while nobody asks."""
+    monkeypatch.setattr("attachd.api.server._SILENCE_SECONDS", 4 * BOUND)
+    with serving(engine, path) as server:
+        assert ask(path, "GET", "/v1/health").status == 200
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < BOUND
+
+
 def test_silent_connections_take_no_thread(engine: FakeEngine, path: Path) -> None:
     with serving(engine, path, threads=1):
         silent = [connected(path) for _ in range(10)]
