@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from benchkit.comparing import FIGURES, TOLERANCE, compare
 from benchkit.figures import Round, union
+from benchkit.watched import slope
 
 BENCH = Path(__file__).resolve().parents[2] / "tools" / "bench"
 RUN: dict[str, Any] = {
@@ -26,6 +27,7 @@ RUN: dict[str, Any] = {
         "floor": 40.0,
         "idle": {"attachments": 8, "cpu": 0.02},
     },
+    "watched": {"attachments": 200, "cpu": 0.01},
     "memory": {"daemon_pss_kib": 60 * 1024, "helper_pss_kib": 40 * 1024},
     "client": {"list": 0.6, "list_json": 0.6, "help": 0.3, "openstack_version": 6.0},
 }
@@ -47,7 +49,7 @@ def test_twice_as_fast_a_machine_changes_no_ratio() -> None:
     assert [c.now for c in compare(RUN, halved(RUN))] == [c.stored for c in compare(RUN, RUN)]
 
 
-SIZES = ("memory", "overhead_ratio", "n", "idle")
+SIZES = ("memory", "overhead_ratio", "n", "idle", "watched")
 
 
 def test_what_is_worse_is_named() -> None:
@@ -109,3 +111,12 @@ def test_own_time_is_outside_of_cinders_changes_and_of_connect() -> None:
 
 def test_overlap_counts_once() -> None:
     assert union([(0, 2), (1, 3), (5, 6)]) == 4
+
+
+def test_growth_is_what_the_later_half_added() -> None:
+    """What the first operations fill, caches for one, is no growth."""
+    early = [(n, {"daemon": 100 + 50 * n, "helper": 40}) for n in range(1, 5)]
+    later = [(n, {"daemon": 300 + 2 * n, "helper": 40 + n}) for n in range(5, 9)]
+    told = slope([*early, *later])
+    assert (told["operations"], told["daemon"], told["helper"]) == (8, 316, 48)
+    assert told["slope_kib"] == pytest.approx(3)

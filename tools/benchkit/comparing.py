@@ -41,6 +41,7 @@ FIGURES: Mapping[str, Callable[[Document], float]] = {
         r["parallel"]["wall"] / r["parallel"]["floor"]
     ),
     "idle: part of a processor": lambda r: float(r["parallel"]["idle"]["cpu"]),
+    "idle with very many attached": lambda r: float(r["watched"]["cpu"]),
     "attachctl list / openstack --version": _command("list"),
     "attachctl list -f json / openstack --version": _command("list_json"),
     "attachctl --help / openstack --version": _command("help"),
