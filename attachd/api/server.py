@@ -88,7 +88,10 @@ class Server:
             self._sock.close()
 
     def _knock_until(self, stopped: threading.Event) -> None:
-        """Who waits for clients sees that it shall stop when one comes, or at its next look."""
+        """Who waits for clients sees that it shall stop when one comes, or at its next look.
+
+        This process's own user may not be let in: the socket is its group's.
+        """
         while not stopped.wait(_KNOCK_SECONDS):
             with suppress(OSError), socket.socket(self._sock.family) as knock:
                 knock.settimeout(_KNOCK_SECONDS)
@@ -110,7 +113,7 @@ class _Server(wsgi.Server):
             timeout=_SILENCE_SECONDS,
             peercreds_enabled=sock.family == socket.AF_UNIX,
         )
-        self.expiration_interval = _SILENCE_SECONDS / 2
+        self.expiration_interval = _SILENCE_SECONDS / 5
         # Not cheroot's own time-out: it shuts one direction, and then waits without a bound.
         self.shutdown_timeout: Any = None
         self.max_request_header_size = _LARGEST_HEAD

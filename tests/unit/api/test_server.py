@@ -91,7 +91,7 @@ def test_a_stop_does_not_wait_for_the_next_look_at_silent_connections(
     engine: FakeEngine, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Which is far away, for each look costs something while nobody asks."""
-    monkeypatch.setattr("attachd.api.server._SILENCE_SECONDS", 4 * BOUND)
+    monkeypatch.setattr("attachd.api.server._SILENCE_SECONDS", 10 * BOUND)
     with serving(engine, path) as server:
         assert ask(path, "GET", "/v1/health").status == 200
         began = time.monotonic()
