@@ -74,8 +74,9 @@ class VolumesTogether:
                 self._pause = _PAUSE
             return {}
         found = {each.volume_id: each for each in listed if each.volume_id in volume_ids}
-        # A list that isn't full has all there are: what it lacks isn't in use.
-        if len(listed) == limit and 2 * len(found) < len(volume_ids):
+        # A short list has all there are: what it lacks isn't in use, for now. Cinder's own limit
+        # (osapi_max_limit) may be below what was asked for.
+        if len(listed) >= len(volume_ids) > 2 * len(found):
             self._pause = _PAUSE
         return found
 

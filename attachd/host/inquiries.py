@@ -72,12 +72,14 @@ def read(answer: str) -> dict[str, bytes]:
     return {device: bytes.fromhex(told) for told, device in lines}
 
 
-def _ask(devices: list[str], answers: int) -> None:
+def _ask(devices: list[str], answers: int, deadline: float) -> None:
     """A process of its own, which holds nothing open that somebody waits for."""
     nothing = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
         os.dup2(nothing, standard)
     for device in devices:
+        if time.monotonic() > deadline:
+            return
         try:
             told = page(device)
         except OSError:
@@ -86,28 +88,37 @@ def _ask(devices: list[str], answers: int) -> None:
             os.write(answers, f"{told.hex()} {device}\n".encode())
 
 
-def _asked(devices: list[str]) -> int:
-    """Where the askers answer; it ends when all of them have."""
+def _begin(devices: list[str], deadline: float) -> tuple[int, list[int]]:
+    """Where the askers answer, which ends when all of them have; and their process ids."""
     answers, theirs = os.pipe()
-    askers = min(_ASKERS, -(-len(devices) // _SHARE))
-    for number in range(askers):
-        if os.fork() == 0:
+    number = min(_ASKERS, -(-len(devices) // _SHARE))
+    askers = []
+    for each in range(number):
+        asker = os.fork()
+        if asker == 0:
             try:
-                _ask(devices[number::askers], theirs)
+                os.close(answers)  # else a full pipe would keep it when nobody reads any more
+                _ask(devices[each::number], theirs, deadline)
             finally:
                 os._exit(0)
+        askers.append(asker)
     os.close(theirs)
-    return answers
+    return answers, askers
 
 
 def main(seconds: float = _SECONDS) -> None:
     """Print the pages of the devices in argv, as far as they could be had in so many seconds."""
-    answers, deadline = _asked(sys.argv[1:]), time.monotonic() + seconds
+    deadline = time.monotonic() + seconds
+    answers, askers = _begin(sys.argv[1:], deadline)
+    waiting = os.WNOHANG
     while select.select([answers], [], [], max(0.0, deadline - time.monotonic()))[0]:
         told = os.read(answers, select.PIPE_BUF)
         if not told:
+            waiting = 0  # all of them are at their end
             break
         sys.stdout.write(told.decode())
+    for asker in askers:
+        os.waitpid(asker, waiting)  # what they took of a processor counts as this process's
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from attachd.model import (
     OperationKind,
     OperationState,
     Target,
+    Volume,
 )
 from tests.unit.bench import Bench, in_both_styles
 
@@ -313,6 +314,23 @@ def test_in_a_large_cloud_each_is_asked_for_by_itself(
         assert questions(bench)[0] == ["get_volume"] * 8
     assert questions(bench)[0][0] == "list_volumes"  # it may help by now
     assert bench.auditor.audit() == ()
+
+
+def test_a_cloud_that_lists_fewer_than_are_asked_for(
+    bench: Bench, guest: str, volume: str, many: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cinder's osapi_max_limit."""
+    for number in range(16):
+        other = bench.cinder.add_volume(name=f"other-{number}")
+        bench.cinder.rules.volume(other).status = "in-use"
+    listing = bench.cinder.list_volumes
+
+    def ten(*, status: str, limit: int) -> tuple[Volume, ...]:
+        return listing(status=status, limit=min(limit, 10))
+
+    monkeypatch.setattr(bench.cinder, "list_volumes", ten)
+    assert questions(bench)[0][0] == "list_volumes"
+    assert questions(bench)[0] == ["get_volume"] * 8
 
 
 def test_a_list_that_lacks_most_for_once_is_asked_for_again(

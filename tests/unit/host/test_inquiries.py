@@ -9,6 +9,7 @@ import signal
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -130,10 +131,10 @@ from attachd.host import inquiries
 def inquire(descriptor):
     disk = os.readlink(f"/proc/self/fd/{descriptor}")
     name = os.path.basename(disk)
-    if name == "stuck":
+    if name.startswith(("stuck", "slow")):
         with open(disk, "w") as asker:
             asker.write(str(os.getpid()))
-        time.sleep(3600)
+        time.sleep(3600 if name == "stuck" else 0.5)
     if not name.startswith("good"):
         raise TimeoutError
     return bytes.fromhex("NAA")
@@ -141,10 +142,18 @@ def inquire(descriptor):
 inquiries._inquire = inquire
 inquiries.main(seconds=SECONDS)
 """
+ALL_REAPED = """
+try:
+    os.waitpid(-1, os.WNOHANG)
+except ChildProcessError:
+    pass
+else:
+    raise AssertionError("an asker's time isn't counted")
+"""
 
 
-def _answers(disks: Sequence[Path], *, seconds: float) -> dict[str, bytes]:
-    program = PROGRAM.replace("NAA", NAA.hex()).replace("SECONDS", str(seconds))
+def _answers(disks: Sequence[Path], *, seconds: float, behind: str = "") -> dict[str, bytes]:
+    program = (PROGRAM + behind).replace("NAA", NAA.hex()).replace("SECONDS", str(seconds))
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, disks)],
         capture_output=True,
@@ -166,7 +175,7 @@ def _disks(directory: Path, *names: str) -> list[Path]:
 def test_those_that_answer_are_told(tmp_path: Path, number: int) -> None:
     good = _disks(tmp_path, *(f"good-{n}" for n in range(number)))
     silent = _disks(tmp_path, "silent")
-    told = _answers([*silent, tmp_path / "gone", *good], seconds=PATIENCE)
+    told = _answers([*silent, tmp_path / "gone", *good], seconds=PATIENCE, behind=ALL_REAPED)
     assert told == {str(each): NAA for each in good}
 
 
@@ -178,6 +187,19 @@ def test_one_that_is_stuck_takes_nobody_elses_answer_away(tmp_path: Path) -> Non
     os.kill(int(stuck[0].read_text()), signal.SIGKILL)
     assert len(told) > len(good) / 2
     assert set(told) <= {str(each) for each in good}
+
+
+def test_nobody_asks_on_when_the_time_is_over(tmp_path: Path) -> None:
+    """A detach would take them for somebody who uses the device."""
+    slow = _disks(tmp_path, *(f"slow-{n}" for n in range(200)))
+    assert _answers(slow, seconds=1.0) == {}
+    askers = {int(text) for text in (each.read_text() for each in slow) if text}
+    deadline = time.monotonic() + PATIENCE
+    while any(Path(f"/proc/{asker}").exists() for asker in askers):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    asked = [each for each in slow if each.read_text()]
+    assert 0 < len(asked) < len(slow) / 2
 
 
 def test_it_runs_by_itself() -> None:
