@@ -15,7 +15,7 @@ from attachd.periodic import Periodic
 
 LOG = logging.getLogger(__name__)
 
-_SHARE = 0.005  # of a processor
+_SHARE = 0.007  # of a processor
 # Seconds: what is dangerous must not go unseen for longer.
 _LONGEST_PAUSE = 300.0
 
@@ -23,7 +23,7 @@ _LONGEST_PAUSE = 300.0
 class Watch:
     """Audits every ``interval`` seconds between ``start`` and ``stop``.
 
-    Less often where this would take more than half a percent of a processor, up to five minutes.
+    Less often where this would take more than 0.7 percent of a processor, up to five minutes.
     ``helper``: seconds of a processor that the privileged helper and its commands have taken; they
     are an audit's while ``idle`` says that no operation is at work.
     ``fence`` gets what each audit found, and keeps attachd from using what is dangerous; then

@@ -46,7 +46,7 @@ OPTS = [
         help="Seconds between two audits: looks at all attachments in Cinder, on the host and in "
         "the guests. What others changed is then in the log (and in attachctl audit at any time), "
         "and what is dangerous is fenced. Longer, up to 300, where audits of many attachments "
-        "would take more than half a percent of a processor.",
+        "would take more than 0.7 percent of a processor.",
     ),
     cfg.IntOpt(
         "keep_days",
